@@ -1,0 +1,1 @@
+"""Raw material in, releases out: the wing that builds."""

@@ -1,0 +1,1 @@
+"""T4SA and B-T4SA: dataset tooling."""

@@ -1,0 +1,179 @@
+"""Every error this package raises on purpose: one class per kind of fault, all under `T4SAError`.
+
+A message is one line: what is wrong, what was expected, what was found, where (file, member, row, byte), what to do.
+"""
+
+from __future__ import annotations
+
+
+class T4SAError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        what: what is wrong, without a full stop.
+        expected: what should have been there.
+        got: what was there.
+        where: file, member, row or byte.
+        hint: what the user can do next.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: object | None = None,
+        got: object | None = None,
+        where: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what, self.expected, self.got, self.where, self.hint = what, expected, got, where, hint
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.expected is not None:
+            text += f": expected {self.expected}"
+        if self.got is not None:
+            text += f"{',' if self.expected is not None else ':'} got {self.got}"
+        if self.where is not None:
+            text += f" [{self.where}]"
+        if self.hint:
+            text += f". {self.hint}"
+        return " ".join(text.split())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling, and errors cross process borders here.
+        return _rebuild, (type(self), self.what, self.expected, self.got, self.where, self.hint)
+
+
+def _rebuild(
+    kind: type[T4SAError], what: str, expected: object, got: object, where: object, hint: str | None
+) -> T4SAError:
+    return kind(what, expected=expected, got=got, where=where, hint=hint)
+
+
+# Input: what the official site (or the user) gave.
+class InputMissing(T4SAError):
+    """A file that the work needs is not there."""
+
+
+class ArchiveError(T4SAError):
+    """A tar archive or one of its members is not what it should be."""
+
+
+class TruncatedArchive(ArchiveError):
+    """A tar archive ends before its end mark."""
+
+
+class BadHeader(ArchiveError):
+    """512 bytes where a tar header should stand are none."""
+
+
+class UnsafeMember(ArchiveError):
+    """A member with an absolute path, a `..`, or one that is a link or a device."""
+
+
+class BadKey(ArchiveError):
+    """A member or a line whose name is not `<tweet id>-<1..4>`."""
+
+
+class DuplicateMember(ArchiveError):
+    """Two members of an archive bear the same key."""
+
+
+class TableError(T4SAError):
+    """A TSV, CSV or split list is not what it should be."""
+
+
+class MissingColumn(TableError):
+    """A table's header lacks a column."""
+
+
+class MalformedRow(TableError):
+    """A row does not parse: wrong number of fields, an id that is no integer, a probability that is none."""
+
+
+class ConflictingRows(TableError):
+    """Two rows of the same key say different things."""
+
+
+class UnknownLabel(TableError):
+    """A label that is not 0, 1 or 2."""
+
+
+class SourceChanged(T4SAError):
+    """An input changed between two passes of the same build."""
+
+
+# Images.
+class BadImage(T4SAError):
+    """Bytes that do not decode to a picture within the limits; `reason` is the ledger's constant."""
+
+    def __init__(self, what: str, *, reason: str = "undecodable", **where: object) -> None:
+        super().__init__(what, **where)  # type: ignore[arg-type]
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_image, (self.what, self.reason)
+
+
+def _rebuild_image(what: str, reason: str) -> BadImage:
+    return BadImage(what, reason=reason)
+
+
+# Output and machine.
+class OutputError(T4SAError):
+    """The output folder cannot be used."""
+
+
+class ForeignFiles(OutputError):
+    """The output folder holds files that no manifest of ours names."""
+
+
+class OutputLocked(OutputError):
+    """Another process is building into the same folder."""
+
+
+class DiskSpaceError(OutputError):
+    """Less free disk than the work needs, or the disk ran full."""
+
+
+class WorkerDied(T4SAError):
+    """A worker process ended without a word (killed, or out of memory)."""
+
+
+class StrictFailure(T4SAError):
+    """`--strict`: the build differs from what was published."""
+
+
+# Releases and configs.
+class UnknownConfig(T4SAError):
+    """A config, split or format name that does not exist."""
+
+
+class ConfigUnavailable(T4SAError):
+    """A config that exists but is not in this release, or cannot be built from these inputs."""
+
+
+class ReleaseError(T4SAError):
+    """A release folder is not what its manifest says."""
+
+
+class ReleaseNotFound(ReleaseError):
+    """No release where one was looked for."""
+
+
+class ManifestError(ReleaseError):
+    """A manifest that is no JSON, of an unknown version, or incomplete."""
+
+
+class ShardError(ReleaseError):
+    """A shard whose structure is wrong (member order, keys, page layout)."""
+
+
+class ChecksumMismatch(ReleaseError):
+    """Bytes whose sha256 is not the recorded one."""
+
+
+class MissingDependency(T4SAError, ImportError):
+    """An optional package is needed; the hint is the line that installs it."""

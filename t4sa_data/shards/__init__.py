@@ -1,0 +1,22 @@
+"""Shards: tar and Parquet writing and reading, the sample table that addresses both, sidecars for other readers."""
+
+from t4sa_data.shards.parquet import ParquetShardWriter, image_spans, write_table
+from t4sa_data.shards.sidecars import layer_sidecars, tar_index
+from t4sa_data.shards.table import TABLE_NAME, RangeReader, read_table
+from t4sa_data.shards.tar import Member, TarShardWriter, samples, ustar_header, walk
+
+__all__ = [
+    "TABLE_NAME",
+    "Member",
+    "ParquetShardWriter",
+    "RangeReader",
+    "TarShardWriter",
+    "image_spans",
+    "layer_sidecars",
+    "read_table",
+    "samples",
+    "tar_index",
+    "ustar_header",
+    "walk",
+    "write_table",
+]

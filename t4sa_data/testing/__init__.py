@@ -1,0 +1,8 @@
+"""Public helpers for tests, ours and those of downstream projects: miniatures, and the check of a release."""
+
+from __future__ import annotations
+
+from t4sa_data.testing.archive import OfficialArchive, make_official_archive
+from t4sa_data.testing.releases import make_release
+
+__all__ = ["OfficialArchive", "make_official_archive", "make_release"]

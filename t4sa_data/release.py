@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from t4sa_data import card, plan
 from t4sa_data.catalog import CONFIGS, SPLITS
@@ -120,12 +121,11 @@ def in_release_order(table: pa.Table) -> pa.Table:
     Args:
         table: columns `split`, `tweet_id` and, for image layers, `image_index`.
     """
-    rank = {split: i for i, split in enumerate(SPLITS)}
     tweet_id = np.asarray(table["tweet_id"], dtype=np.int64)
     has_images = "image_index" in table.schema.names
     image_index = np.asarray(table["image_index"] if has_images else np.zeros_like(tweet_id), dtype=np.int8)
     order = plan.release_order(tweet_id, image_index)
-    splits = np.array([rank[split] for split in table["split"].to_pylist()], dtype=np.int8)
+    splits = np.asarray(pc.index_in(table["split"], pa.array(SPLITS)), dtype=np.int8)
     order = order[np.argsort(splits[order], kind="stable")]
     return table.take(pa.array(order)).combine_chunks()
 

@@ -1,0 +1,166 @@
+"""From the image archives to the image layers: walk, inspect, set aside, group. No release is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from builders import layers as make
+from builders import ledger as status
+from builders import report as tell
+from builders.inspection import good, inspect_archive
+from builders.keys import Packed
+from builders.layers import LayerRows
+from builders.quarantine import Quarantined, write_quarantine
+from builders.run import Run
+from builders.sources import official
+from builders.sources.archive import ArchiveIndex, index_archive
+from builders.sources.tables import Sentiment, SplitList, Texts
+from t4sa_data.catalog import published_count
+from t4sa_data.schema import make_key, parse_key
+
+
+def image_layers(
+    run: Run, raw: official.Raw, sentiment: Sentiment, texts: Texts | None, *, with_further: bool
+) -> list[LayerRows]:
+    """The image layers that RAW gives, before a byte of them is written.
+
+    Args:
+        run: gets the counts, the ledger's rows and the archives' sha256.
+        raw: the inputs; its `images` is there.
+        sentiment: the TSV.
+        texts: the CSV, or None.
+        with_further: look at the further archives too.
+
+    Raises:
+        ArchiveError, TableError, InputMissing: what is wrong with an input, and where.
+        StrictFailure: `--strict`, and this is not the published dataset.
+    """
+    assert raw.images is not None
+    with run.timed("index"):
+        run.say(f"Walking {raw.images.name} ({raw.images.stat().st_size / 1e9:.2f} GB)")
+        indices = [index_archive(path, run.state) for path in (raw.images, *(raw.further if with_further else ()))]
+        run.report.checks["other files in the archives"] = sum(len(index.others) for index in indices)
+    lists = official.read_lists(raw, indices[0])
+    candidates = _candidates(run, raw, indices, lists, sentiment)
+    inspected = _inspect(run, indices, candidates)
+    bad = _quarantine(run, indices, candidates, inspected)
+    _check_strict(run, lists, bad)
+    with run.timed("near-duplicates"):
+        unique = None if raw.unique_list is None else read_unique(raw.unique_list)
+        which = pa.array(good(inspected))
+        made = make.image_layers(candidates.filter(which), inspected.filter(which), sentiment, texts, unique)
+    listed = {split: len(one.tweet_id) for split, one in lists.items()} if run.config.limit is None else {}
+    quarantined = {s: [row.key for row in bad if row.split == s and row.archive == raw.images.name] for s in lists}
+    run.report.checks |= tell.image_checks({layer.name: layer for layer in made}, inspected, sentiment)
+    run.report.checks["blank lines in the lists"] = sum(one.num_blank for one in lists.values())
+    return [
+        replace(layer, listed=listed, quarantined=quarantined) if layer.name == "b-t4sa" else layer for layer in made
+    ]
+
+
+def _candidates(
+    run: Run,
+    raw: official.Raw,
+    indices: Sequence[ArchiveIndex],
+    lists: Mapping[str, SplitList],
+    sentiment: Sentiment,
+) -> pa.Table:
+    """Who may enter a layer, archive by archive, each in its order; the ledger learns who may not."""
+    candidates = official.listed_candidates(lists, indices[0], run.ledger)
+    more = official.further_candidates(indices[1:], candidates, sentiment, run.ledger)
+    candidates = pa.concat_tables([candidates, more]).combine_chunks()
+    if raw.removals is not None:
+        candidates = official.apply_removals(candidates, official.read_removals(raw.removals), run.ledger)
+    if run.config.limit is not None:
+        beyond = ~make.limit_per_stratum(candidates, run.config.limit)
+        candidates = official.drop_rows(candidates, beyond, status.BEYOND_LIMIT, run.ledger)
+    return candidates
+
+
+def _inspect(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -> pa.Table:
+    """Inspection's rows for the candidates, row for row."""
+    tables = []
+    number = candidates["archive"].to_numpy()
+    with run.timed("inspection"):
+        bar = run.bar("inspect", candidates.num_rows)
+        for i, index in enumerate(indices):
+            mine = candidates.filter(pa.array(number == i)).sort_by("offset")
+            table, run.sha256[index.path] = inspect_archive(
+                index.path,
+                mine["offset"].to_numpy(),
+                mine["length"].to_numpy(),
+                state=run.state,
+                workers=run.config.workers,
+                max_pixels=run.config.max_pixels,
+                progress=bar.update,
+            )
+            tables.append(table)
+        bar.close()
+    # Candidates stand archive by archive, each in its order: so do the tables.
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _quarantine(
+    run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, inspected: pa.Table
+) -> list[Quarantined]:
+    """Set aside what did not decode; the ledger and the report learn of each."""
+    bad = pa.array(~good(inspected))
+    rows = []
+    joined = zip(candidates.filter(bad).to_pylist(), inspected.filter(bad).to_pylist(), strict=True)
+    for candidate, seen in joined:
+        key = make_key(candidate["tweet_id"], candidate["image_index"])
+        rows.append(
+            Quarantined(
+                key=key,
+                split=candidate["split"],
+                label=candidate["label"],
+                reason=seen["reason"],
+                detail=seen["detail"],
+                sha256=seen["sha256"].hex(),
+                archive=indices[candidate["archive"]].path.name,
+                offset=candidate["offset"],
+                length=candidate["length"],
+            )
+        )
+        run.ledger.drop("image", [key], status.QUARANTINED + seen["reason"])
+    if not run.config.in_place:
+        write_quarantine(run.config.out, rows, {index.path.name: index.path for index in indices})
+    run.report.quarantined = [{"key": row.key, "reason": row.reason, "detail": row.detail} for row in rows]
+    return rows
+
+
+def _check_strict(run: Run, lists: Mapping[str, SplitList], bad: Sequence[Quarantined]) -> None:
+    if not run.config.strict:
+        return
+    counts = [
+        {
+            "config": "b-t4sa",
+            "split": split,
+            "listed": len(one.tweet_id),
+            "paper": published_count("b-t4sa", split),
+        }
+        for split, one in lists.items()
+    ]
+    missing = run.ledger.num_dropped(status.NOT_IN_ARCHIVE)
+    faults = tell.strict_faults(counts, [row.key for row in bad], missing)
+    tell.require_strict(faults, run.config.raw)
+
+
+def read_unique(path: Path) -> Packed:
+    """Packed keys of a unique list: a key, or a path of the archive, first on each line.
+
+    Raises:
+        BadKey: a line that starts with neither.
+    """
+    packed = []
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+        if line.strip():
+            stem = line.split()[0].rsplit("/", 1)[-1].removesuffix(".jpg")
+            tweet_id, image_index = parse_key(stem, where=f"{path}, line {number}")
+            packed.append(tweet_id << 2 | image_index - 1)
+    return np.array(packed, dtype=np.uint64)

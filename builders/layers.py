@@ -1,0 +1,183 @@
+"""From inspected candidates to layers: near-duplicate groups, who is in which layer, and the records as released."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from builders import dedup
+from builders.keys import Ints, Packed, find
+from builders.sources.official import keys_of, pack_table
+from builders.sources.tables import Sentiment, Texts
+from t4sa_data.catalog import SPLITS
+from t4sa_data.plan import release_order
+from t4sa_data.release import in_release_order
+from t4sa_data.schema import RAW_TEXT_RECORD, RECORD, TEXT_RECORD
+
+SOURCE = ("archive", "offset", "length")
+"""Columns that say where an image's bytes are in RAW."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRows:
+    """A layer before it is written: its rows in release order, and for images where their bytes are."""
+
+    name: str
+    table: pa.Table
+    """Columns as the layer's record in `t4sa_data.schema`."""
+    source: pa.Table | None = None
+    """Columns `SOURCE`, row for row; None for a text layer."""
+    listed: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[str, list[str]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def row_bytes(self) -> Ints:
+        """Bytes of each image, or about that of each text row, shape (n,)."""
+        if self.source is not None:
+            return np.asarray(self.source["length"].to_numpy())
+        return np.full(self.table.num_rows, 160, dtype=np.int64)  # a tweet of 2016, its id and three numbers
+
+
+def limit_per_stratum(candidates: pa.Table, limit: int) -> npt.NDArray[np.bool_]:
+    """Which candidates a `--limit` keeps: the first in release order of each (split, label), in proportion.
+
+    Args:
+        candidates: columns as `official.CANDIDATES`.
+        limit: rows in all, kept exactly (where there are as many).
+    """
+    order = release_order(candidates["tweet_id"].to_numpy(), candidates["image_index"].to_numpy())
+    label = candidates["label"].to_numpy()
+    split = np.array([SPLITS.index(name) for name in candidates["split"].to_pylist()], dtype=np.int64)
+    stratum = (split * 3 + label)[order]
+    # Rank of each row inside its stratum, from 0 to 1: cutting all strata at one height keeps their proportions.
+    sizes = np.bincount(stratum, minlength=9)
+    rank = np.empty(len(order))
+    for one in range(9):
+        rank[stratum == one] = (np.arange(sizes[one]) + 0.5) / max(1, sizes[one])
+    keep = np.zeros(len(order), dtype=bool)
+    keep[order[np.argsort(rank, kind="stable")[:limit]]] = True
+    return keep
+
+
+def image_layers(
+    candidates: pa.Table, inspected: pa.Table, sentiment: Sentiment, texts: Texts | None, unique: Packed | None
+) -> list[LayerRows]:
+    """Layers `b-t4sa`, `unique`, `duplicates` (the last two where there are further archives).
+
+    Args:
+        candidates: good images only, columns as `official.CANDIDATES`; archive 0 is B-T4SA's.
+        inspected: row for row, columns as `inspection`'s.
+        sentiment: the TSV.
+        texts: the CSV; None leaves `text` null.
+        unique: packed keys that a list calls unique; None finds near-duplicates by hash.
+    """
+    further = candidates["archive"].to_numpy() > 0
+    # B-T4SA first, then by key: a group is named after its first member in this order.
+    order = np.lexsort((candidates["image_index"].to_numpy(), candidates["tweet_id"].to_numpy(), further))
+    candidates, inspected, further = candidates.take(order), inspected.take(order), further[order]
+    phash = inspected["phash"].to_numpy()
+    first = _groups(phash, int((~further).sum()))
+    alone = first == np.arange(len(first)) if unique is None else find(pack_table(candidates), unique) >= 0
+    keys = keys_of(candidates["tweet_id"].to_numpy(), candidates["image_index"].to_numpy())
+    records = _records(candidates, inspected, keys, [keys[i] for i in first.tolist()], sentiment, texts)
+    members = {"b-t4sa": ~further, "unique": further & alone, "duplicates": further & ~alone}
+    return [
+        _layer(name, records.filter(pa.array(which)))
+        for name, which in members.items()
+        if name == "b-t4sa" or further.any()
+    ]
+
+
+def _groups(phash: npt.NDArray[np.uint64], num_listed: int) -> Ints:
+    """First member of each image's group; B-T4SA's groups are its own, so that its files do not depend on what else is
+    built, and a further image belongs to the B-T4SA group it touches first."""
+    listed = dedup.group(phash[:num_listed])
+    if num_listed == len(phash):
+        return listed
+    further = dedup.group(phash)[num_listed:]
+    inside = further < num_listed
+    further[inside] = listed[further[inside]]
+    return np.concatenate([listed, further])
+
+
+def _layer(name: str, rows: pa.Table) -> LayerRows:
+    rows = in_release_order(rows)
+    return LayerRows(name=name, table=rows.select(RECORD.names), source=rows.select(list(SOURCE)))
+
+
+def _records(
+    candidates: pa.Table,
+    inspected: pa.Table,
+    keys: list[str],
+    groups: list[str],
+    sentiment: Sentiment,
+    texts: Texts | None,
+) -> pa.Table:
+    """Records as `schema.RECORD`, then `SOURCE`."""
+    tweet_id = candidates["tweet_id"].to_numpy()
+    columns = {
+        **{name: candidates[name] for name in ("label", "split", "tweet_id", "image_index", *SOURCE)},
+        **_probabilities(tweet_id, sentiment),
+        "key": keys,
+        "text": _text(tweet_id, texts),
+        "width": inspected["width"],
+        "height": inspected["height"],
+        "phash": [f"{value:016x}" for value in inspected["phash"].to_pylist()],
+        "duplicate_group": groups,
+        "sha256": [value.hex() for value in inspected["sha256"].to_pylist()],
+    }
+    schema = pa.schema([*RECORD, *(candidates.schema.field(name) for name in SOURCE)])
+    return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _probabilities(tweet_id: Ints, sentiment: Sentiment) -> dict[str, pa.Array]:
+    row = find(tweet_id, sentiment.tweet_id)
+    values = sentiment.probabilities[row] if len(sentiment.tweet_id) else np.zeros((len(row), 3), np.float32)
+    named = dict(zip(("negative", "neutral", "positive"), values.T, strict=True)) | {
+        "confidence": values.max(axis=1, initial=0)
+    }
+    return {name: pa.array(column, pa.float32(), mask=row < 0) for name, column in named.items()}
+
+
+def _text(tweet_id: Ints, texts: Texts | None) -> pa.ChunkedArray | pa.Array:
+    if texts is None:
+        return pa.nulls(len(tweet_id), pa.string())
+    row = find(tweet_id, texts.tweet_id)
+    return texts.text.take(pa.array(row, mask=row < 0))
+
+
+def t4sa_text_layer(sentiment: Sentiment, texts: Texts | None) -> LayerRows:
+    """The layer `t4sa-text`: every row of the TSV; label = argmax, split = train."""
+    tweet_id = sentiment.tweet_id
+    columns = {
+        "tweet_id": tweet_id,
+        **_probabilities(tweet_id, sentiment),
+        "label": sentiment.probabilities.argmax(axis=1).astype(np.int64) if len(tweet_id) else np.zeros(0, np.int64),
+        "text": _text(tweet_id, texts),
+        "split": pa.repeat("train", len(tweet_id)),
+    }
+    table = pa.table([columns[name] for name in TEXT_RECORD.names], schema=TEXT_RECORD)
+    return LayerRows(name="t4sa-text", table=in_release_order(table))
+
+
+def raw_text_layer(texts: Texts) -> LayerRows:
+    """The layer `raw-text`: every tweet of the CSV, split = train."""
+    columns = [texts.tweet_id, texts.text, pa.repeat("train", len(texts.tweet_id))]
+    return LayerRows(name="raw-text", table=in_release_order(pa.table(columns, schema=RAW_TEXT_RECORD)))
+
+
+def limit_rows(layer: LayerRows, limit: int) -> LayerRows:
+    """A text layer's first `limit` rows in release order."""
+    return replace(layer, table=layer.table.slice(0, limit))
+
+
+def without(layer: LayerRows, tweets: Iterable[int]) -> LayerRows:
+    """A text layer without some tweets."""
+    gone = find(layer.table["tweet_id"].to_numpy(), np.array(sorted(tweets), np.int64)) >= 0
+    return replace(layer, table=layer.table.filter(pa.array(~gone)))

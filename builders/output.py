@@ -1,0 +1,154 @@
+"""The output folder: only ours is touched, what the work needs is said before a byte is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from builders.quarantine import FOLDER as QUARANTINE
+from builders.quarantine import ROWS
+from builders.state import State
+from builders.write import Job, is_done
+from t4sa_data.errors import DiskSpaceError, ForeignFiles, OutputError, ReleaseNotFound
+from t4sa_data.files import TEMPORARY, sweep_temporary
+from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, Manifest, load_manifest
+
+BUILD = "build"
+CLAIM = "claim"
+"""Name of the note that says which files an unfinished build is about to write."""
+OVERHEAD = 1.02
+"""Bytes of a shard for each byte of its images: tar headers and records; a picture has 130 KB."""
+
+
+def standing_release(out: Path, fmt: str, state: State) -> Manifest | None:
+    """The manifest of the release of one format in `out`, or of the one that an unfinished build took back, or None."""
+    for folder in (out / FOLDERS[fmt], _withdrawn(fmt, state)):
+        try:
+            return load_manifest(folder)
+        except ReleaseNotFound:
+            continue
+    return None
+
+
+def _withdrawn(fmt: str, state: State) -> Path:
+    """Where the manifest waits whose files are being replaced."""
+    return state.folder / f"withdrawn-{fmt}"
+
+
+def guard(out: Path, state: State) -> None:
+    """Refuse to build where files of others lie; sweep what a killed build of ours left.
+
+    Raises:
+        ForeignFiles: a file in `t4sa/`, `t4sa-wds/` or `quarantine/` that no manifest or unfinished build names.
+        OutputError: `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError("the output is no folder", where=out, hint="Choose another --out.")
+    claimed = state.load(CLAIM, "files") or {}
+    for fmt in ("parquet", "wds"):
+        folder = out / FOLDERS[fmt]
+        if not folder.exists():
+            continue
+        sweep_temporary(folder)
+        manifest = standing_release(out, fmt, state)
+        named = {file.name for file in manifest.files} | {MANIFEST_NAME} if manifest else set()
+        _refuse(folder, named | set(claimed.get(fmt, ())))
+    quarantine = out / QUARANTINE
+    if quarantine.exists():
+        sweep_temporary(quarantine)
+        if not (quarantine / ROWS).exists() and not claimed:
+            _refuse(quarantine, set())
+
+
+def _refuse(folder: Path, ours: set[str]) -> None:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in ours and not name.endswith(TEMPORARY):
+            raise ForeignFiles(
+                "the output holds a file that is not ours",
+                got=name,
+                where=folder,
+                hint="Choose another --out, or move the file away.",
+            )
+
+
+def claim(out: Path, jobs: Sequence[Job], layers: Mapping[str, bool], state: State) -> None:
+    """Note which files this build writes, and take back a manifest whose files it is about to replace.
+
+    Args:
+        out: DIR.
+        jobs: the shards.
+        layers: name -> whether it holds images.
+        state: where the note is kept.
+    """
+    notes = dict(state.load(CLAIM, "files") or {})
+    for fmt in ("parquet", "wds"):
+        shards = [job.task.name(fmt) for job in jobs if fmt in job.formats]
+        if not shards:
+            continue
+        named = {"README.md", "croissant.json", MANIFEST_NAME, *shards, *notes.get(fmt, ())}
+        for layer, has_images in layers.items():
+            sidecars = (
+                "_info.json",
+                "sizes.json",
+                ".nv-meta/.info.json",
+                ".nv-meta/split.yaml",
+                ".nv-meta/dataset.yaml",
+            )
+            named |= {f"{layer}/{name}" for name in ("index.parquet", *sidecars)} if has_images else set()
+        notes[fmt] = sorted(named | ({f"{name}.idx" for name in shards} if fmt == "wds" else set()))
+    state.save(CLAIM, "files", notes)
+    for fmt in notes:
+        manifest = standing_release(out, fmt, state)
+        replaced = {job.task.layer for job in jobs if fmt in job.formats and not is_done(job)}
+        there = out / FOLDERS[fmt] / MANIFEST_NAME
+        if manifest and replaced & set(manifest.layers) and there.exists():
+            # No manifest may name files that are being replaced; its other layers are taken up again when we seal.
+            _withdrawn(fmt, state).mkdir(parents=True, exist_ok=True)
+            there.replace(_withdrawn(fmt, state) / MANIFEST_NAME)
+
+
+def settle(out: Path, manifests: Mapping[str, Manifest], state: State) -> int:
+    """After the new manifests are written: remove what they no longer name, and the notes; returns files removed."""
+    num_removed = 0
+    state.path(CLAIM, "files").unlink(missing_ok=True)
+    for fmt, manifest in manifests.items():
+        folder = out / FOLDERS[fmt]
+        named = {file.name for file in manifest.files} | {MANIFEST_NAME}
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.relative_to(folder).as_posix() not in named:
+                path.unlink()
+                num_removed += 1
+        (_withdrawn(fmt, state) / MANIFEST_NAME).unlink(missing_ok=True)
+    return num_removed
+
+
+def bytes_needed(jobs: Sequence[Job]) -> int:
+    """Disk that the shards still to be written take, in bytes."""
+    total = 0
+    for job in jobs:
+        if not is_done(job):
+            images = sum(job.source["length"].to_pylist()) if job.source else 0
+            total += int((images * OVERHEAD + job.rows.nbytes) * len(job.formats))
+    return total
+
+
+def require_space(out: Path, needed: int, num_formats: int) -> int:
+    """Free bytes where `out` is or will be.
+
+    Raises:
+        DiskSpaceError: fewer than needed.
+    """
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        one = " --formats parquet halves it." if num_formats > 1 else ""
+        raise DiskSpaceError(
+            "not enough disk",
+            expected=f"{needed / 1e9:.1f} GB free",
+            got=f"{free / 1e9:.1f} GB",
+            where=out,
+            hint=f"Ways out:{one} --in-place copies nothing; --limit N for a first try; --out on another disk.",
+        )
+    return free

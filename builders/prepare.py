@@ -1,0 +1,259 @@
+"""Official packages in, a release out: `t4sa prepare`. Read `prepare` for the order of things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from builders import layers as make
+from builders import ledger as status
+from builders import output, write
+from builders import report as tell
+from builders.images import image_layers
+from builders.layers import LayerRows
+from builders.run import PrepareConfig, Run, Silent
+from builders.sources import official
+from builders.sources.tables import Sentiment, Texts, read_sentiment, read_texts
+from builders.state import State, fingerprint, stamp
+from t4sa_data import release
+from t4sa_data.catalog import CONFIGS
+from t4sa_data.errors import InputMissing
+from t4sa_data.files import sha256_file, write_json
+from t4sa_data.manifest import FOLDERS, FileEntry, Manifest
+
+PREPARE_VERSION = 1
+"""Bump when equal inputs and settings would give another release."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run did."""
+
+    manifests: dict[str, Manifest]
+    """By format."""
+    report: tell.Report
+    seconds: dict[str, float]
+    """By stage."""
+    unchanged: bool = False
+    """There was nothing to do."""
+
+
+def prepare(
+    config: PrepareConfig, *, say: Callable[[str], None] = lambda _: None, bar: Callable[[str, int], Any] | None = None
+) -> Outcome:
+    """Build a release from the official packages. Killed anywhere and run again, it gives the same bytes.
+
+    Args:
+        config: what to build from what.
+        say: gets a line now and then.
+        bar: makes a progress bar from a title and a total; it has `update(n)` and `close()`.
+
+    Raises:
+        InputMissing, ConfigUnavailable, UnknownConfig: from the inputs given, this cannot be built.
+        ArchiveError, TableError: an input is damaged or not what it should be; the message says where.
+        OutputError: the output folder cannot be used (foreign files, locked, no space).
+        StrictFailure: `strict`, and this is not the published dataset.
+    """
+    raw = official.discover(config.raw, further=config.images, unique_list=config.unique_list, removals=config.removals)
+    wanted = official.choose_configs(raw, config.configs, text=config.text, formats=config.formats)
+    out = raw.folder / FOLDERS["in-place"] if config.in_place else config.out
+    state = State(out / output.BUILD / "state")
+    run = Run(config=config, state=state, say=say, bar=bar or (lambda _title, _total: Silent()))
+    with state.locked():
+        key = _fingerprint(config, raw, wanted)
+        if config.in_place:
+            return _prepare_in_place(run, raw)
+        output.guard(out, state)
+        if (before := _unchanged(run, key)) is not None:
+            return before
+        sentiment, texts = _read_tables(run, raw, wanted)
+        built = [*_image_layers(run, raw, wanted, sentiment, texts), *_text_layers(run, raw, wanted, sentiment, texts)]
+        chosen = _choose_layers(run, built, wanted)
+        chosen = [replace(layer, provenance=_provenance(run, raw, layer)) for layer in chosen]
+        _finish_report(run, wanted, {layer.name: layer for layer in chosen}, sentiment, texts)
+        manifests = _write(run, raw, chosen)
+        state.save("done", key, {"formats": list(config.formats)})
+        return Outcome(manifests=manifests, report=run.report, seconds=run.seconds)
+
+
+def _fingerprint(config: PrepareConfig, raw: official.Raw, wanted: Sequence[str]) -> str:
+    inputs = [stamp(path) for path in raw.files]
+    return fingerprint(
+        PREPARE_VERSION,
+        write.WRITE_VERSION,
+        inputs,
+        wanted,
+        config.formats,
+        config.settings(),
+        config.strict,
+        dict(release.toolchain()),
+    )
+
+
+def _unchanged(run: Run, key: str) -> Outcome | None:
+    """The outcome of an earlier run of this very build, if its files still stand."""
+    if run.state.load("done", key) is None:
+        return None
+    manifests = {}
+    for fmt in run.config.formats:
+        folder = run.config.out / FOLDERS[fmt]
+        manifest = output.standing_release(run.config.out, fmt, run.state)
+        if manifest is None or not all(
+            (folder / file.name).is_file() and (folder / file.name).stat().st_size == file.bytes
+            for file in manifest.files
+        ):
+            return None
+        manifests[fmt] = manifest
+    run.say("Nothing to do: this release was built from these files with these settings.")
+    return Outcome(manifests=manifests, report=run.report, seconds={}, unchanged=True)
+
+
+def _read_tables(run: Run, raw: official.Raw, wanted: Sequence[str]) -> tuple[Sentiment | None, Texts | None]:
+    """The TSV and the CSV, as far as the wanted configs need them."""
+    with run.timed("tables"):
+        sentiment = read_sentiment(raw.sentiment) if raw.sentiment and set(wanted) != {"raw-text"} else None
+        if raw.text is None or run.config.text == "none":
+            return sentiment, None
+        ids = None if "raw-text" in wanted or sentiment is None else np.sort(sentiment.tweet_id)
+        return sentiment, read_texts(raw.text, ids)
+
+
+def _image_layers(
+    run: Run, raw: official.Raw, wanted: Sequence[str], sentiment: Sentiment | None, texts: Texts | None
+) -> list[LayerRows]:
+    if sentiment is None or all(CONFIGS[name].kind == "text" for name in wanted):
+        return []
+    return image_layers(run, raw, sentiment, texts, with_further=bool({"t4sa", "t4sa-unique"} & set(wanted)))
+
+
+def _text_layers(
+    run: Run, raw: official.Raw, wanted: Sequence[str], sentiment: Sentiment | None, texts: Texts | None
+) -> list[LayerRows]:
+    made = []
+    if "t4sa-text" in wanted and sentiment is not None:
+        made.append(make.t4sa_text_layer(sentiment, texts))
+    if "raw-text" in wanted and texts is not None:
+        made.append(make.raw_text_layer(texts))
+        run.ledger.drop("tweet", [str(i) for i in texts.repeated.tolist()], status.REPEATED)
+    tweets, _ = official.read_removals(raw.removals) if raw.removals else (np.zeros(0, np.int64), None)
+    if len(tweets):
+        run.report.checks["tweets removed from the text layers"] = sum(layer.table.num_rows for layer in made)
+        made = [make.without(layer, tweets.tolist()) for layer in made]
+        run.report.checks["tweets removed from the text layers"] -= sum(layer.table.num_rows for layer in made)
+    if run.config.limit is not None:
+        made = [make.limit_rows(layer, run.config.limit) for layer in made]
+    return made
+
+
+def _choose_layers(run: Run, built: Sequence[LayerRows], wanted: Sequence[str]) -> list[LayerRows]:
+    """The layers of the wanted configs; the ledger learns who is in and who was left out."""
+    names = {layer for name in wanted for layer in CONFIGS[name].layers}
+    for layer in built:
+        is_image = layer.source is not None
+        kind = "image" if is_image else "tweet"
+        keys = layer.table["key"] if is_image else layer.table["tweet_id"].cast(pa.string())
+        if layer.name in names:
+            run.ledger.keep(kind, keys, layer.name, layer.table["split"])
+        else:
+            run.ledger.drop(kind, keys, status.NOT_BUILT)
+    return [layer for layer in built if layer.name in names]
+
+
+def _finish_report(
+    run: Run, wanted: Sequence[str], layers: dict[str, LayerRows], sentiment: Sentiment | None, texts: Texts | None
+) -> None:
+    run.report.counts = tell.count_rows(wanted, layers)
+    run.report.checks = tell.text_checks(sentiment, texts) | run.report.checks
+    run.report.funnel = run.ledger.funnel()
+
+
+def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]:
+    """What a layer was made from; only the inputs and settings that bear on it, so that equal layers say the same."""
+    lists = list(raw.lists.values())
+    text = [raw.text] if run.config.text == "full" else []
+    images = [raw.images, *lists, raw.sentiment, *text]
+    inputs = {
+        "b-t4sa": images,
+        "unique": [*images, *raw.further, raw.unique_list],
+        "duplicates": [*images, *raw.further, raw.unique_list],
+        "t4sa-text": [raw.sentiment, *text],
+        "raw-text": [raw.text],
+    }[layer.name]
+    named = []
+    for path in (path for path in [*inputs, raw.removals] if path is not None):
+        if path not in run.sha256:
+            run.sha256[path] = sha256_file(path)
+        named.append({"name": path.name, "bytes": path.stat().st_size, "sha256": run.sha256[path]})
+    chosen = ("text", "limit", "shard_bytes")
+    settings = {
+        name: value for name, value in run.config.settings().items() if layer.source is not None or name in chosen
+    }
+    settings |= {} if layer.name in ("unique", "duplicates") else {"unique_list": False}
+    return {"inputs": named, "settings": settings, "fingerprint": fingerprint(PREPARE_VERSION, named, settings)}
+
+
+def _write(run: Run, raw: official.Raw, layers: Sequence[LayerRows]) -> dict[str, Manifest]:
+    """Write the shards, seal the folders, then report, ledger and times."""
+    config, state, out = run.config, run.state, run.config.out
+    archives = [raw.images, *raw.further] if raw.images else []
+    with run.timed("plan"):
+        jobs = write.plan_jobs(layers, out, archives, config.formats, config.shard_bytes, state)
+        needed = output.bytes_needed(jobs)
+        free = output.require_space(out, needed, len(config.formats))
+        run.say(f"Writing {len(jobs)} shards: {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free")
+        output.claim(out, jobs, {layer.name: layer.source is not None for layer in layers}, state)
+    with run.timed("write"):
+        bar = run.bar("write", sum(job.rows.num_rows for job in jobs))
+        written = write.write_jobs(jobs, workers=config.workers, progress=bar.update)
+        bar.close()
+    with run.timed("seal"):
+        finished = write.as_layers(layers, jobs, written)
+        manifests = {
+            fmt: release.seal(out, fmt, finished, keep=output.standing_release(out, fmt, state))
+            for fmt in config.formats
+            if fmt == "parquet" or any(layer.source is not None for layer in layers)
+        }
+        output.settle(out, manifests, state)
+    _write_build_notes(run, out / output.BUILD)
+    return manifests
+
+
+def _write_build_notes(run: Run, folder: Path) -> None:
+    run.ledger.write(folder)
+    write_json(folder / "report.json", run.report.to_json())
+    write_json(folder / "times.json", {"workers": run.config.workers, "seconds": run.seconds})
+
+
+def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
+    """`--in-place`: the sample table over the official archive, and nothing copied."""
+    if raw.images is None or raw.sentiment is None:
+        raise InputMissing(
+            "an in-place release needs images and the TSV", where=raw.folder, hint=CONFIGS["b-t4sa"].needs
+        )
+    sentiment, texts = _read_tables(run, raw, ["b-t4sa"])
+    assert sentiment is not None
+    (layer,) = image_layers(run, raw, sentiment, texts, with_further=False)
+    layer = replace(layer, provenance=_provenance(run, raw, layer))
+    assert layer.source is not None
+    run.ledger.keep("image", layer.table["key"], layer.name, layer.table["split"])
+    _finish_report(run, ["b-t4sa"], {layer.name: layer}, sentiment, texts)
+    archive = FileEntry(name=raw.images.name, bytes=raw.images.stat().st_size, sha256=run.sha256[raw.images])
+    sealed = release.Layer(
+        name=layer.name,
+        table=layer.table,
+        tasks=[],
+        written=[],
+        image_bytes=layer.row_bytes,
+        listed=layer.listed,
+        quarantined=layer.quarantined,
+        provenance=layer.provenance,
+    )
+    files = [raw.images.name] * layer.table.num_rows
+    manifest = release.seal_in_place(raw.folder, sealed, files, layer.source["offset"].to_numpy(), [archive])
+    _write_build_notes(run, raw.folder / FOLDERS["in-place"] / output.BUILD)
+    return Outcome(manifests={"in-place": manifest}, report=run.report, seconds=run.seconds)

@@ -1,0 +1,94 @@
+"""One run of `t4sa prepare`: what was asked, where results are kept, what was counted, how progress is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builders import dedup
+from builders.ledger import Ledger
+from builders.report import Report
+from builders.state import State
+from t4sa_data import release
+from t4sa_data.pixels import MAX_PIXELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """One run of `t4sa prepare`."""
+
+    raw: Path
+    """Folder of the official packages."""
+    out: Path
+    """DIR: gets `t4sa/`, `t4sa-wds/`, `quarantine/`, `build/`."""
+    configs: tuple[str, ...] = ()
+    """Configs to build; empty for all that the inputs allow."""
+    formats: tuple[str, ...] = release.FORMATS
+    """Of `parquet`, `wds`."""
+    images: tuple[Path, ...] = ()
+    """Further image archives."""
+    unique_list: Path | None = None
+    """Keys (one a line, or split-list lines) of the images without near-duplicates; None finds them by hash."""
+    removals: Path | None = None
+    """Tweet ids and keys to leave out, one a line."""
+    text: str = "full"
+    """`full`, or `none` to leave `text` null."""
+    limit: int | None = None
+    """Images (and text rows) to keep, in proportion over splits and classes; None for all."""
+    workers: int = 1
+    """Processes."""
+    shard_bytes: int = release.SHARD_BYTES
+    """Image bytes a shard aims at."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels above which a picture is quarantined unseen."""
+    strict: bool = False
+    """Refuse what is not the published dataset."""
+    in_place: bool = False
+    """Write only a sample table beside the archive; copy nothing."""
+
+    def settings(self) -> dict[str, Any]:
+        """The choices that change what is built (not where, nor how fast)."""
+        return {
+            "text": self.text,
+            "limit": self.limit,
+            "shard_bytes": self.shard_bytes,
+            "max_pixels": self.max_pixels,
+            "near_duplicate_bits": dedup.NEAR_DUPLICATE_BITS,
+            "unique_list": self.unique_list is not None,
+        }
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run's tools: where it keeps things, what it has counted, how it shows progress."""
+
+    config: PrepareConfig
+    state: State
+    say: Callable[[str], None]
+    bar: Callable[[str, int], Any]
+    ledger: Ledger = field(default_factory=Ledger)
+    report: Report = field(default_factory=Report)
+    seconds: dict[str, float] = field(default_factory=dict)
+    sha256: dict[Path, str] = field(default_factory=dict)
+    """Of the archives, as they are read."""
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage's seconds."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+
+
+class Silent:
+    """A progress bar that shows nothing."""
+
+    def update(self, _num: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

@@ -1,0 +1,186 @@
+"""Writing: shards are independent tasks over the planned order; a finished one is never written twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from builders.engine import run_tasks
+from builders.layers import LayerRows
+from builders.state import State, fingerprint
+from t4sa_data import release
+from t4sa_data.errors import SourceChanged
+from t4sa_data.files import write_bytes
+from t4sa_data.manifest import FOLDERS, content_digest
+from t4sa_data.release import ShardTask, WrittenFile
+from t4sa_data.shards import RangeReader
+
+WRITE_VERSION = 1
+"""Bump when the same rows would be written as other bytes."""
+READ_AHEAD = 32
+"""Images announced to the operating system before they are read: the order of a release is none of the archive's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One shard to write."""
+
+    out: Path
+    task: ShardTask
+    rows: pa.Table
+    source: pa.Table | None
+    archives: tuple[Path, ...]
+    formats: tuple[str, ...]
+    marker: Path
+    """Appears when the shard's files are all there; holds what `seal` needs to know of them."""
+
+
+def plan_jobs(
+    layers: Sequence[LayerRows],
+    out: Path,
+    archives: Sequence[Path],
+    formats: Sequence[str],
+    shard_bytes: int,
+    state: State,
+) -> list[Job]:
+    """The shards of all layers, largest archives' worth of work first as they come."""
+    jobs = []
+    for layer in layers:
+        wanted = tuple(fmt for fmt in formats if layer.source is not None or fmt == "parquet")
+        key = fingerprint(
+            WRITE_VERSION, layer.name, _rows_digest(layer.table), shard_bytes, wanted, dict(release.toolchain())
+        )
+        for task in release.plan_shards(layer.name, layer.table, layer.row_bytes, shard_bytes):
+            rows = slice(task.start, task.stop)
+            jobs.append(
+                Job(
+                    out=out,
+                    task=task,
+                    rows=layer.table[rows],
+                    source=layer.source[rows] if layer.source else None,
+                    archives=tuple(archives),
+                    formats=wanted,
+                    marker=state.path("write", key, f"{task.split}-{task.index:05d}.json"),
+                )
+            )
+    return jobs
+
+
+def _rows_digest(table: pa.Table) -> str:
+    """What the records say, pixels' columns included."""
+    digest = hashlib.sha256(content_digest(table).encode())
+    for name in ("width", "height", "phash", "duplicate_group"):
+        if name in table.column_names:
+            digest.update(json.dumps(table[name].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def is_done(job: Job) -> bool:
+    """Whether a job's files are all there, of the size its marker says."""
+    try:
+        made = json.loads(job.marker.read_bytes())
+        return all(
+            (job.out / FOLDERS[fmt] / job.task.name(fmt)).stat().st_size == made[fmt]["bytes"] for fmt in job.formats
+        )
+    except FileNotFoundError:
+        return False
+
+
+def write_jobs(
+    jobs: Sequence[Job], *, workers: int = 1, progress: Callable[[int], object] = lambda _: None
+) -> list[dict[str, WrittenFile]]:
+    """Write the shards that are not there yet; what was written, one mapping of format -> file per job.
+
+    Args:
+        jobs: from `plan_jobs`.
+        workers: processes.
+        progress: called with the number of rows done since.
+
+    Raises:
+        SourceChanged: an image is not what inspection saw.
+        DiskSpaceError, OutputError: see `files.atomic_file`.
+    """
+    todo = [job for job in jobs if not is_done(job)]
+    progress(sum(job.rows.num_rows for job in jobs) - sum(job.rows.num_rows for job in todo))
+    for job, _ in zip(todo, run_tasks(write_job, todo, workers=workers), strict=True):
+        progress(job.rows.num_rows)
+    return [_read_marker(job) for job in jobs]
+
+
+def write_job(job: Job) -> None:
+    """Write one shard in all its formats, then its marker."""
+    if job.source is None:
+        made = release.write_text_shard(job.out, job.task, job.rows)
+    else:
+        made = release.write_shard(job.out, job.task, job.rows, _images(job), job.formats)
+    value = {
+        fmt: {
+            "bytes": file.bytes,
+            "sha256": file.sha256,
+            "offsets": file.offsets.tolist(),
+            "lengths": file.lengths.tolist(),
+            "sample_offsets": file.sample_offsets.tolist(),
+        }
+        for fmt, file in made.items()
+    }
+    write_bytes(job.marker, json.dumps(value).encode())
+
+
+def _read_marker(job: Job) -> dict[str, WrittenFile]:
+    made: Mapping[str, Mapping[str, object]] = json.loads(job.marker.read_bytes())
+    arrays = ("offsets", "lengths", "sample_offsets")
+    return {
+        fmt: WrittenFile(**{k: np.array(v, np.int64) if k in arrays else v for k, v in file.items()})  # type: ignore[arg-type]
+        for fmt, file in made.items()
+    }
+
+
+def _images(job: Job) -> Iterator[bytes]:
+    """The bytes of the job's images in their order, each checked against the sha256 that inspection saw."""
+    assert job.source is not None
+    archive, offset, length = (job.source[name].to_pylist() for name in ("archive", "offset", "length"))
+    names = [str(job.archives[i].absolute()) for i in archive]
+    spans = list(zip(names, offset, length, strict=True))
+    with RangeReader(Path()) as reader:
+        for span in spans[:READ_AHEAD]:
+            reader.will_need(*span)
+        for i, (span, sha256) in enumerate(zip(spans, job.rows["sha256"].to_pylist(), strict=True)):
+            if i + READ_AHEAD < len(spans):
+                reader.will_need(*spans[i + READ_AHEAD])
+            data = reader.read(*span)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise SourceChanged(
+                    "an image changed between two passes",
+                    got=job.rows["key"][i],
+                    where=f"{span[0]}, byte {span[1]}",
+                    hint="Leave the archive alone while it is read, or check its disk; then run again.",
+                )
+            yield data
+
+
+def as_layers(
+    layers: Sequence[LayerRows], jobs: Sequence[Job], written: Sequence[dict[str, WrittenFile]]
+) -> list[release.Layer]:
+    """Layers as `release.seal` takes them."""
+    made = []
+    for layer in layers:
+        mine = [(job, files) for job, files in zip(jobs, written, strict=True) if job.task.layer == layer.name]
+        made.append(
+            release.Layer(
+                name=layer.name,
+                table=layer.table,
+                tasks=[job.task for job, _ in mine],
+                written=[files for _, files in mine],
+                image_bytes=layer.row_bytes,
+                listed=layer.listed,
+                quarantined=layer.quarantined,
+                provenance=layer.provenance,
+            )
+        )
+    return made

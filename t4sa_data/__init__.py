@@ -1,1 +1,60 @@
-"""T4SA and B-T4SA: dataset tooling."""
+"""T4SA and B-T4SA (Twitter for Sentiment Analysis): `load_dataset("t4sa")` and what stands behind it.
+
+    >>> import t4sa_data
+    >>> ds = t4sa_data.load_dataset("t4sa", split="test", streaming=True)  # doctest: +SKIP
+
+Importing this package is cheap: `datasets`, torch and the like are imported by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from t4sa_data.errors import T4SAError
+
+if TYPE_CHECKING:
+    from t4sa_data import catalog, testing
+    from t4sa_data.loading import load_dataset, register, unregister
+    from t4sa_data.manifest import Manifest, load_manifest
+
+    __version__: str
+
+__all__ = [
+    "Manifest",
+    "T4SAError",
+    "__version__",
+    "catalog",
+    "load_dataset",
+    "load_manifest",
+    "register",
+    "testing",
+    "unregister",
+]
+
+_HOMES = {
+    "Manifest": "t4sa_data.manifest",
+    "load_dataset": "t4sa_data.loading",
+    "load_manifest": "t4sa_data.manifest",
+    "register": "t4sa_data.loading",
+    "unregister": "t4sa_data.loading",
+}
+"""Public name -> the module it comes from, imported when first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("t4sa-data")
+    if name in ("catalog", "testing"):
+        return import_module(f"t4sa_data.{name}")
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

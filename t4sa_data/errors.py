@@ -155,6 +155,10 @@ class ConfigUnavailable(T4SAError):
     """A config that exists but is not in this release, or cannot be built from these inputs."""
 
 
+class NoRows(T4SAError):
+    """Filters or a slice leave no row where at least one is needed."""
+
+
 class ReleaseError(T4SAError):
     """A release folder is not what its manifest says."""
 
@@ -173,6 +177,27 @@ class ShardError(ReleaseError):
 
 class ChecksumMismatch(ReleaseError):
     """Bytes whose sha256 is not the recorded one."""
+
+
+# The Hub.
+class HubError(T4SAError):
+    """The Hub did not give what was asked for."""
+
+
+class HubAccessError(HubError):
+    """The repository is there, but not for this user: not logged in, a bad token, or no access granted."""
+
+
+class NotPublished(HubError):
+    """There is no such repository (or it is private), and no release on this machine either."""
+
+
+class UnknownRevision(HubError):
+    """The repository has no such branch, tag or commit."""
+
+
+class HubUnreachable(HubError):
+    """No connection to the Hub, or offline mode, and nothing of it in the cache."""
 
 
 class MissingDependency(T4SAError, ImportError):

@@ -139,6 +139,10 @@ class Manifest:
         """The entry of a file, or None."""
         return next((file for file in self.files if file.name == name), None)
 
+    def path(self, folder: Path, file: FileEntry) -> Path:
+        """Where a file of the release in `folder` is: samples below `data_root`, everything else in the folder."""
+        return Path(folder) / (self.data_root if file.layer is not None else ".") / file.name
+
     def to_json(self) -> bytes:
         """Canonical bytes: equal manifests give equal files."""
         value = {
@@ -201,14 +205,14 @@ def load_manifest(folder: Path) -> Manifest:
             hint="Upgrade t4sa-data (pip install -U t4sa-data), or ask for an older release.",
         )
     try:
-        manifest = _from_dict(value)
+        manifest, digest = _from_dict(value), value["content_digest"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError("the manifest lacks a field", got=repr(error), where=path) from error
-    if manifest.content_digest != value["content_digest"]:
+    if manifest.content_digest != digest:
         raise ManifestError(
             "the manifest's digest does not fit its layers",
             expected=manifest.content_digest,
-            got=value["content_digest"],
+            got=digest,
             where=path,
         )
     return manifest

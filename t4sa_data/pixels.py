@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,16 +81,14 @@ def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, str, str]:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise BadImage("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: half pictures would pass", reason=UNDECODABLE)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of EXIF quirks and large pictures; we decide below
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            if image.width * image.height > max_pixels:
-                raise BadImage(f"{image.width} x {image.height} pixels, limit {max_pixels}", reason=TOO_MANY_PIXELS)
-            mode, image_format = image.mode, str(image.format)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image, image_format, mode
-    except (BadImage, MemoryError, TimeoutError):
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > max_pixels:
+            raise BadImage(f"{image.width} x {image.height} pixels, limit {max_pixels}", reason=TOO_MANY_PIXELS)
+        mode, image_format = image.mode, str(image.format)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return image, image_format, mode
+    except (BadImage, MemoryError, TimeoutError, Warning):  # a warning is raised only where the user made it an error
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(str(error), reason=TOO_MANY_PIXELS) from error

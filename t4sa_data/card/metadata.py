@@ -39,7 +39,7 @@ _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
 def size_category(num_rows: int) -> str:
     """The Hub's `size_categories` value.
 
-    >>> size_category(999), size_category(470_586), size_category(3_400_000)
+    >>> size_category(999), size_category(400_000), size_category(3_400_000)
     ('n<1K', '100K<n<1M', '1M<n<10M')
     """
     return next((name for bound, name in _SIZES if num_rows < bound), "10M<n<100M")

@@ -24,7 +24,7 @@ def readme(manifest: Manifest) -> str:
     from huggingface_hub import DatasetCardData
 
     parts = _in_place(manifest) if manifest.format == "in-place" else _published(manifest)
-    data = front_matter(manifest)
+    data = json.loads(json.dumps(front_matter(manifest)))  # no shared objects: YAML would write anchors for them
     head = DatasetCardData(**data).to_yaml(original_order=list(data))
     return f"---\n{head}\n---\n\n# {PRETTY_NAMES[manifest.format]}\n\n" + "\n\n".join(parts) + "\n"
 

@@ -110,9 +110,12 @@ def image_spans(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
             file.seek(chunk.data_page_offset)
             data = file.read(chunk.total_compressed_size)
             found = len(offsets)
-            for start, length in _plain_values(data, where):
-                offsets.append(chunk.data_page_offset + start)
-                lengths.append(length)
+            try:
+                for start, length in _plain_values(data, where):
+                    offsets.append(chunk.data_page_offset + start)
+                    lengths.append(length)
+            except (struct.error, IndexError, KeyError, TypeError) as error:  # what damaged pages lead to
+                raise ShardError("a page does not add up (null images?)", got=repr(error), where=where) from error
             if len(offsets) - found != chunk.num_values:
                 raise ShardError(
                     "pages do not add up", expected=chunk.num_values, got=len(offsets) - found, where=where

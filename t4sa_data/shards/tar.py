@@ -161,7 +161,8 @@ def _pax_records(body: bytes, path: Path, offset: int) -> dict[str, str]:
         number = body[position : position + 20].split(b" ", 1)[0]
         length = int(number) if number.isdigit() else 0
         record = body[position + len(number) + 1 : position + length - 1]
-        if length <= len(number) + 1 or b"=" not in record:
+        ends = body[position + length - 1 : position + length] == b"\n"  # also: not behind the end of the body
+        if length <= len(number) + 1 or b"=" not in record or not ends:
             raise BadHeader("a pax record that does not parse", where=f"{path}, byte {offset + BLOCK + position}")
         key, value = record.split(b"=", 1)
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
@@ -172,7 +173,7 @@ def _pax_records(body: bytes, path: Path, offset: int) -> dict[str, str]:
 # Every field but name, size and checksum is fixed: mode 0644, uid 0, gid 0, mtime 0, a plain file.
 _TAIL = b"0000644\0" + b"0000000\0" + b"0000000\0"
 _AFTER_SIZE = b"00000000000\0"
-_AFTER_CHECKSUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(32) + bytes(32) + b"0000000\0" + b"0000000\0" + bytes(167)
+_AFTER_CHECKSUM = b"0" + bytes(100) + b"ustar\x0000" + bytes(32) + bytes(32) + bytes(16) + bytes(167)
 _FIXED_SUM = sum(_TAIL) + sum(_AFTER_SIZE) + 8 * ord(" ") + sum(_AFTER_CHECKSUM)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from t4sa_data.testing.archive import OfficialArchive, make_official_archive
+from t4sa_data.testing.check import check_release
+from t4sa_data.testing.faults import Fault, Report
 from t4sa_data.testing.releases import make_release
 
-__all__ = ["OfficialArchive", "make_official_archive", "make_release"]
+__all__ = ["Fault", "OfficialArchive", "Report", "check_release", "make_official_archive", "make_release"]

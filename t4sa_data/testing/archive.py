@@ -133,7 +133,8 @@ def _plant_near_duplicates(samples: Sequence[Drawn], images: dict[str, bytes]) -
     plain = [sample for sample in samples if sample.kind == "rgb"]
     pairs = []
     for number, copy in enumerate(plain[25::30]):
-        others = [s for s in plain[:25] if (s.split == copy.split) == (number % 2 == 0)] or plain[:25]
+        alike = [s for s in plain[:25] if s.label == copy.label]
+        others = [s for s in alike if (s.split == copy.split) == (number % 2 == 0)] or alike
         original = others[number % len(others)]
         with Image.open(io.BytesIO(images[original.key])) as picture:
             buffer = io.BytesIO()

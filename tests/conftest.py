@@ -1,0 +1,67 @@
+"""Fixtures that several test files share; each is used where it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from t4sa_data import release
+from t4sa_data.miniature import make_samples
+from t4sa_data.testing import make_release
+from t4sa_data.testing.releases import record_table
+
+NUM_SAMPLES = 60
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("releases")
+    make_release(folder, NUM_SAMPLES, shard_bytes=30_000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def truth() -> pa.Table:
+    """All rows in release order, with the images' bytes."""
+    samples = make_samples(NUM_SAMPLES)
+    images = {sample.key: sample.image for sample in samples}
+    table = release.in_release_order(record_table(samples))
+    return table.append_column("bytes", pa.array([images[key] for key in table["key"].to_pylist()]))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def alone(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder of its own, no release by accident, no cache of `datasets` outside."""
+    datasets = pytest.importorskip("datasets")
+    for name in ("T4SA_HOME", "T4SA_NAMESPACE", "T4SA_REVISION", "T4SA_SKIP_DISK_CHECK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "platform"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def home(releases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("T4SA_HOME", str(releases))
+    return releases
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to connect, or to resolve a name, fails the test."""
+    import socket
+
+    def refuse(*args: object, **_: object) -> None:
+        raise AssertionError(f"the network was touched: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

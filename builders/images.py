@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import pyarrow as pa
 
 from builders import layers as make
 from builders import ledger as status
+from builders import output
 from builders import report as tell
-from builders.inspection import good, inspect_archive
+from builders.inspection import good, inspect_archive, try_inspect
 from builders.keys import Packed
 from builders.layers import LayerRows
 from builders.quarantine import Quarantined, write_quarantine
@@ -20,8 +22,14 @@ from builders.run import Run
 from builders.sources import official
 from builders.sources.archive import ArchiveIndex, index_archive
 from builders.sources.tables import Sentiment, SplitList, Texts
-from t4sa_data.catalog import published_count
+from t4sa_data.catalog import IMAGE_LAYERS, published_count
 from t4sa_data.schema import make_key, parse_key
+from t4sa_data.shards import RangeReader
+
+SAMPLED_IMAGES = 24
+"""Images decoded to tell how long the rest will take."""
+WRITE_SHARE = 0.15
+"""Time that writing one format takes, as a share of inspection's (benchmarks/build.py)."""
 
 
 def image_layers(
@@ -47,6 +55,7 @@ def image_layers(
         run.report.checks["other files in the archives"] = sum(len(index.others) for index in indices)
     lists = official.read_lists(raw, indices[0])
     candidates = _candidates(run, raw, indices, lists, sentiment)
+    _announce(run, indices, candidates)
     inspected = _inspect(run, indices, candidates)
     bad = _quarantine(run, indices, candidates, inspected)
     _check_strict(run, lists, bad)
@@ -80,6 +89,32 @@ def _candidates(
         beyond = ~make.limit_per_stratum(candidates, run.config.limit)
         candidates = official.drop_rows(candidates, beyond, status.BEYOND_LIMIT, run.ledger)
     return candidates
+
+
+def _announce(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -> None:
+    """Say what is to come, disk and time, before a byte is written; time is that of a few images, scaled.
+
+    Raises:
+        DiskSpaceError: the disk is too small.
+    """
+    num_bytes = int(candidates["length"].to_numpy().sum())
+    formats = () if run.config.in_place else run.config.formats
+    needed = output.image_bytes_needed(run.out, num_bytes, IMAGE_LAYERS, formats)
+    free = output.require_space(run.out, needed, len(formats))
+    step = max(1, candidates.num_rows // SAMPLED_IMAGES)
+    sampled = candidates.take(np.arange(0, candidates.num_rows, step)[:SAMPLED_IMAGES]).to_pylist()
+    start = time.perf_counter()
+    for row in sampled:
+        path = indices[row["archive"]].path
+        with RangeReader(path.parent) as reader:
+            try_inspect(reader.read(path.name, row["offset"], row["length"]), run.config.max_pixels)
+    per_image = (time.perf_counter() - start) / max(1, len(sampled))
+    minutes = per_image * candidates.num_rows / run.config.workers / 60 * (1 + WRITE_SHARE * len(formats))
+    run.say(
+        f"{candidates.num_rows:,} images, {num_bytes / 1e9:.2f} GB: needs {needed / 1e9:.2f} GB of disk for "
+        f"{' and '.join(formats) or 'nothing but a table'} ({free / 1e9:.1f} GB free), "
+        f"about {minutes:.0f} min with {run.config.workers} worker(s)"
+    )
 
 
 def _inspect(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -> pa.Table:

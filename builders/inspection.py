@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -117,7 +118,8 @@ def inspect_chunk(chunk: Chunk) -> None:
         SourceChanged: the archive became shorter since it was walked.
     """
     rows = []
-    with RangeReader(chunk.archive.parent) as reader:
+    with RangeReader(chunk.archive.parent) as reader, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of EXIF quirks and large pictures; the row says what matters
         for offset, length in zip(chunk.offset.tolist(), chunk.length.tolist(), strict=True):
             try:
                 data = reader.read(chunk.archive.name, offset, length)
@@ -125,11 +127,12 @@ def inspect_chunk(chunk: Chunk) -> None:
                 raise SourceChanged(
                     "an archive changed while it was read", where=f"{chunk.archive}, byte {offset}"
                 ) from error
-            rows.append(_inspect(data, chunk.max_pixels, chunk.max_seconds))
+            rows.append(try_inspect(data, chunk.max_pixels, chunk.max_seconds))
     write_arrow(chunk.out, pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
-def _inspect(data: bytes, max_pixels: int, max_seconds: float) -> dict[str, object]:
+def try_inspect(data: bytes, max_pixels: int, max_seconds: float = DECODE_SECONDS) -> dict[str, object]:
+    """Inspection's row for one image, good or bad."""
     row: dict[str, object] = {"sha256": hashlib.sha256(data).digest()}
     try:
         seen = inspect_image(data, max_pixels=max_pixels, max_seconds=max_seconds)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from builders.quarantine import FOLDER as QUARANTINE
-from builders.quarantine import ROWS
+from builders.quarantine import own_files
 from builders.state import State
 from builders.write import Job, is_done
 from t4sa_data.errors import DiskSpaceError, ForeignFiles, OutputError, ReleaseNotFound
@@ -45,6 +45,7 @@ def guard(out: Path, state: State) -> None:
     """
     if out.exists() and not out.is_dir():
         raise OutputError("the output is no folder", where=out, hint="Choose another --out.")
+    sweep_temporary(out / BUILD)
     claimed = state.load(CLAIM, "files") or {}
     for fmt in ("parquet", "wds"):
         folder = out / FOLDERS[fmt]
@@ -57,8 +58,7 @@ def guard(out: Path, state: State) -> None:
     quarantine = out / QUARANTINE
     if quarantine.exists():
         sweep_temporary(quarantine)
-        if not (quarantine / ROWS).exists() and not claimed:
-            _refuse(quarantine, set())
+        _refuse(quarantine, own_files(out))
 
 
 def _refuse(folder: Path, ours: set[str]) -> None:
@@ -87,7 +87,9 @@ def claim(out: Path, jobs: Sequence[Job], layers: Mapping[str, bool], state: Sta
         shards = [job.task.name(fmt) for job in jobs if fmt in job.formats]
         if not shards:
             continue
+        before = standing_release(out, fmt, state)
         named = {"README.md", "croissant.json", MANIFEST_NAME, *shards, *notes.get(fmt, ())}
+        named |= {file.name for file in before.files} if before else set()
         for layer, has_images in layers.items():
             sidecars = (
                 "_info.json",
@@ -110,17 +112,21 @@ def claim(out: Path, jobs: Sequence[Job], layers: Mapping[str, bool], state: Sta
 
 
 def settle(out: Path, manifests: Mapping[str, Manifest], state: State) -> int:
-    """After the new manifests are written: remove what they no longer name, and the notes; returns files removed."""
+    """After the new manifests are written: remove what earlier builds wrote and none names; returns files removed.
+
+    Only files that a manifest or a note of ours named are touched.
+    """
     num_removed = 0
-    state.path(CLAIM, "files").unlink(missing_ok=True)
+    notes = state.load(CLAIM, "files") or {}
     for fmt, manifest in manifests.items():
         folder = out / FOLDERS[fmt]
-        named = {file.name for file in manifest.files} | {MANIFEST_NAME}
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.relative_to(folder).as_posix() not in named:
-                path.unlink()
+        stale = set(notes.get(fmt, ())) - {file.name for file in manifest.files} - {MANIFEST_NAME}
+        for name in sorted(stale):
+            if (folder / name).is_file():
+                (folder / name).unlink()
                 num_removed += 1
         (_withdrawn(fmt, state) / MANIFEST_NAME).unlink(missing_ok=True)
+    state.path(CLAIM, "files").unlink(missing_ok=True)
     return num_removed
 
 
@@ -132,6 +138,12 @@ def bytes_needed(jobs: Sequence[Job]) -> int:
             images = sum(job.source["length"].to_pylist()) if job.source else 0
             total += int((images * OVERHEAD + job.rows.nbytes) * len(job.formats))
     return total
+
+
+def image_bytes_needed(out: Path, num_bytes: int, layers: Iterable[str], formats: Sequence[str]) -> int:
+    """Disk that `num_bytes` of images take in these formats, in bytes, less what already stands there of the layers."""
+    standing = [path for fmt in formats for layer in layers for path in (out / FOLDERS[fmt] / layer).glob("*-of-*")]
+    return max(0, int(num_bytes * OVERHEAD * len(formats)) - sum(path.stat().st_size for path in standing))
 
 
 def require_space(out: Path, needed: int, num_formats: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from t4sa_data import release
 from t4sa_data.catalog import CONFIGS
 from t4sa_data.errors import InputMissing
 from t4sa_data.files import sha256_file, write_json
-from t4sa_data.manifest import FOLDERS, FileEntry, Manifest
+from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, Manifest, load_manifest
 
 PREPARE_VERSION = 1
 """Bump when equal inputs and settings would give another release."""
@@ -61,23 +60,27 @@ def prepare(
     """
     raw = official.discover(config.raw, further=config.images, unique_list=config.unique_list, removals=config.removals)
     wanted = official.choose_configs(raw, config.configs, text=config.text, formats=config.formats)
-    out = raw.folder / FOLDERS["in-place"] if config.in_place else config.out
-    state = State(out / output.BUILD / "state")
-    run = Run(config=config, state=state, say=say, bar=bar or (lambda _title, _total: Silent()))
+    out = raw.folder if config.in_place else config.out
+    build = (out / FOLDERS["in-place"] if config.in_place else out) / output.BUILD
+    state = State(build / "state")
+    run = Run(config=config, out=out, state=state, say=say, bar=bar or (lambda _title, _total: Silent()))
     with state.locked():
         key = _fingerprint(config, raw, wanted)
-        if config.in_place:
-            return _prepare_in_place(run, raw)
-        output.guard(out, state)
+        if not config.in_place:
+            output.guard(out, state)
         if (before := _unchanged(run, key)) is not None:
             return before
+        if config.in_place:
+            outcome = _prepare_in_place(run, raw)
+            state.save("done", key, _digests(run))
+            return outcome
         sentiment, texts = _read_tables(run, raw, wanted)
         built = [*_image_layers(run, raw, wanted, sentiment, texts), *_text_layers(run, raw, wanted, sentiment, texts)]
         chosen = _choose_layers(run, built, wanted)
         chosen = [replace(layer, provenance=_provenance(run, raw, layer)) for layer in chosen]
         _finish_report(run, wanted, {layer.name: layer for layer in chosen}, sentiment, texts)
         manifests = _write(run, raw, chosen)
-        state.save("done", key, {"formats": list(config.formats)})
+        state.save("done", key, _digests(run))
         return Outcome(manifests=manifests, report=run.report, seconds=run.seconds)
 
 
@@ -95,19 +98,25 @@ def _fingerprint(config: PrepareConfig, raw: official.Raw, wanted: Sequence[str]
     )
 
 
+def _digests(run: Run) -> dict[str, str]:
+    """sha256 of each format's manifest, as far as there is one."""
+    paths = {fmt: run.out / FOLDERS[fmt] / MANIFEST_NAME for fmt in run.formats}
+    return {fmt: sha256_file(path) for fmt, path in paths.items() if path.is_file()}
+
+
 def _unchanged(run: Run, key: str) -> Outcome | None:
     """The outcome of an earlier run of this very build, if its files still stand."""
-    if run.state.load("done", key) is None:
+    if run.state.load("done", key) != _digests(run):
         return None
     manifests = {}
-    for fmt in run.config.formats:
-        folder = run.config.out / FOLDERS[fmt]
-        manifest = output.standing_release(run.config.out, fmt, run.state)
-        if manifest is None or not all(
-            (folder / file.name).is_file() and (folder / file.name).stat().st_size == file.bytes
-            for file in manifest.files
-        ):
-            return None
+    for fmt in run.formats:
+        folder = run.out / FOLDERS[fmt]
+        if not (folder / MANIFEST_NAME).is_file():
+            continue  # text configs have no tar folder
+        manifest = load_manifest(folder)
+        for path, num_bytes in ((manifest.path(folder, file), file.bytes) for file in manifest.files):
+            if not path.is_file() or path.stat().st_size != num_bytes:
+                return None
         manifests[fmt] = manifest
     run.say("Nothing to do: this release was built from these files with these settings.")
     return Outcome(manifests=manifests, report=run.report, seconds={}, unchanged=True)
@@ -219,11 +228,12 @@ def _write(run: Run, raw: official.Raw, layers: Sequence[LayerRows]) -> dict[str
             if fmt == "parquet" or any(layer.source is not None for layer in layers)
         }
         output.settle(out, manifests, state)
-    _write_build_notes(run, out / output.BUILD)
+    _write_build_notes(run)
     return manifests
 
 
-def _write_build_notes(run: Run, folder: Path) -> None:
+def _write_build_notes(run: Run) -> None:
+    folder = run.state.folder.parent
     run.ledger.write(folder)
     write_json(folder / "report.json", run.report.to_json())
     write_json(folder / "times.json", {"workers": run.config.workers, "seconds": run.seconds})
@@ -255,5 +265,5 @@ def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
     )
     files = [raw.images.name] * layer.table.num_rows
     manifest = release.seal_in_place(raw.folder, sealed, files, layer.source["offset"].to_numpy(), [archive])
-    _write_build_notes(run, raw.folder / FOLDERS["in-place"] / output.BUILD)
+    _write_build_notes(run)
     return Outcome(manifests={"in-place": manifest}, report=run.report, seconds=run.seconds)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from t4sa_data.errors import SourceChanged
 from t4sa_data.files import write_bytes
 from t4sa_data.shards import RangeReader
 
@@ -33,21 +35,46 @@ class Quarantined:
 
 
 def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[str, Path]) -> None:
-    """Write `out/quarantine/`: `<key>.jpg` for each, and `quarantine.jsonl`. What stood there goes.
+    """Write `out/quarantine/`: `quarantine.jsonl`, and `<key>.jpg` for each. What an earlier build wrote there goes.
+
+    At every moment the rows name all images that are there, so that a later run knows its own files.
 
     Args:
         out: DIR.
         rows: the quarantined images.
         archives: path by archive name.
+
+    Raises:
+        SourceChanged: an image is not what inspection saw.
     """
     folder = Path(out) / FOLDER
     ordered = sorted(rows, key=lambda row: row.key)
-    names = {f"{row.key}.jpg" for row in ordered}
-    for row in ordered:
-        with RangeReader(archives[row.archive].parent) as reader:
-            write_bytes(folder / f"{row.key}.jpg", reader.read(row.archive, row.offset, row.length))
+    stale = own_files(out) - {ROWS, *(_name(row.key) for row in ordered)}
+    for old in [path for path in folder.iterdir() if path.name in stale] if stale else []:
+        old.unlink()
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in ordered)
     write_bytes(folder / ROWS, lines.encode())
-    for old in folder.iterdir():
-        if old.name not in names and old.name != ROWS:
-            old.unlink()
+    for row in ordered:
+        with RangeReader(archives[row.archive].parent) as reader:
+            data = reader.read(row.archive, row.offset, row.length)
+        if hashlib.sha256(data).hexdigest() != row.sha256:
+            raise SourceChanged(
+                "an image changed between two passes",
+                got=row.key,
+                where=f"{archives[row.archive]}, byte {row.offset}",
+                hint="Leave the archive alone while it is read, or check its disk; then run again.",
+            )
+        write_bytes(folder / _name(row.key), data)
+
+
+def own_files(out: Path) -> set[str]:
+    """Names of the files in `out/quarantine/` that a build of ours wrote or was about to write."""
+    try:
+        lines = (Path(out) / FOLDER / ROWS).read_bytes().split(b"\n")
+        return {ROWS, *(_name(json.loads(line)["key"]) for line in lines if line)}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or a file of somebody else
+        return set()
+
+
+def _name(key: str) -> str:
+    return f"{key}.jpg"

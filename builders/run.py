@@ -67,6 +67,8 @@ class Run:
     """One run's tools: where it keeps things, what it has counted, how it shows progress."""
 
     config: PrepareConfig
+    out: Path
+    """Folder of the release folders: DIR, or RAW for a release in place."""
     state: State
     say: Callable[[str], None]
     bar: Callable[[str, int], Any]
@@ -75,6 +77,11 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     sha256: dict[Path, str] = field(default_factory=dict)
     """Of the archives, as they are read."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats this run makes."""
+        return ("in-place",) if self.config.in_place else self.config.formats
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

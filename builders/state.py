@@ -64,17 +64,21 @@ class State:
         """
         from filelock import FileLock, Timeout
 
-        with explain_os_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock", timeout=0)
         try:
-            with FileLock(self.folder / "lock", timeout=0):
-                yield
+            with explain_os_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
         except Timeout as error:
             raise OutputLocked(
                 "another process is building into this folder",
                 where=self.folder.parent.parent,
                 hint="Wait for it to end.",
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:

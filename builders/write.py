@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,8 @@ class Job:
     source: pa.Table | None
     archives: tuple[Path, ...]
     formats: tuple[str, ...]
+    key: str
+    """Fingerprint of the rows and of how they are written."""
     marker: Path
     """Appears when the shard's files are all there; holds what `seal` needs to know of them."""
 
@@ -49,15 +52,14 @@ def plan_jobs(
     shard_bytes: int,
     state: State,
 ) -> list[Job]:
-    """The shards of all layers, largest archives' worth of work first as they come."""
+    """The shards of all layers, in release order."""
     jobs = []
     for layer in layers:
         wanted = tuple(fmt for fmt in formats if layer.source is not None or fmt == "parquet")
-        key = fingerprint(
-            WRITE_VERSION, layer.name, _rows_digest(layer.table), shard_bytes, wanted, dict(release.toolchain())
-        )
+        key = fingerprint(WRITE_VERSION, layer.name, _rows_digest(layer.table), shard_bytes, dict(release.toolchain()))
         for task in release.plan_shards(layer.name, layer.table, layer.row_bytes, shard_bytes):
             rows = slice(task.start, task.stop)
+            name = f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
             jobs.append(
                 Job(
                     out=out,
@@ -66,7 +68,8 @@ def plan_jobs(
                     source=layer.source[rows] if layer.source else None,
                     archives=tuple(archives),
                     formats=wanted,
-                    marker=state.path("write", key, f"{task.split}-{task.index:05d}.json"),
+                    key=key,
+                    marker=state.folder / "write" / layer.name / name,
                 )
             )
     return jobs
@@ -81,15 +84,22 @@ def _rows_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def is_done(job: Job) -> bool:
-    """Whether a job's files are all there, of the size its marker says."""
+def _marked(job: Job) -> dict[str, dict[str, Any]]:
+    """What a job's marker says of its files, by format; nothing where it is of other rows."""
     try:
-        made = json.loads(job.marker.read_bytes())
-        return all(
-            (job.out / FOLDERS[fmt] / job.task.name(fmt)).stat().st_size == made[fmt]["bytes"] for fmt in job.formats
-        )
+        marker = json.loads(job.marker.read_bytes())
     except FileNotFoundError:
-        return False
+        return {}
+    return dict(marker["files"]) if marker["key"] == job.key else {}
+
+
+def is_done(job: Job) -> bool:
+    """Whether a job's files are all there, written from these rows, of the size its marker says."""
+    made = _marked(job)
+    paths = {fmt: job.out / FOLDERS[fmt] / job.task.name(fmt) for fmt in job.formats}
+    return all(
+        fmt in made and path.is_file() and path.stat().st_size == made[fmt]["bytes"] for fmt, path in paths.items()
+    )
 
 
 def write_jobs(
@@ -115,11 +125,13 @@ def write_jobs(
 
 def write_job(job: Job) -> None:
     """Write one shard in all its formats, then its marker."""
+    kept = {fmt: file for fmt, file in _marked(job).items() if fmt not in job.formats}
+    job.marker.unlink(missing_ok=True)  # while files of this name change, no marker may vouch for them
     if job.source is None:
         made = release.write_text_shard(job.out, job.task, job.rows)
     else:
         made = release.write_shard(job.out, job.task, job.rows, _images(job), job.formats)
-    value = {
+    files = {
         fmt: {
             "bytes": file.bytes,
             "sha256": file.sha256,
@@ -129,15 +141,20 @@ def write_job(job: Job) -> None:
         }
         for fmt, file in made.items()
     }
-    write_bytes(job.marker, json.dumps(value).encode())
+    write_bytes(job.marker, json.dumps({"key": job.key, "files": kept | files}).encode())
 
 
 def _read_marker(job: Job) -> dict[str, WrittenFile]:
-    made: Mapping[str, Mapping[str, object]] = json.loads(job.marker.read_bytes())
-    arrays = ("offsets", "lengths", "sample_offsets")
     return {
-        fmt: WrittenFile(**{k: np.array(v, np.int64) if k in arrays else v for k, v in file.items()})  # type: ignore[arg-type]
-        for fmt, file in made.items()
+        fmt: WrittenFile(
+            bytes=file["bytes"],
+            sha256=file["sha256"],
+            offsets=np.array(file["offsets"], np.int64),
+            lengths=np.array(file["lengths"], np.int64),
+            sample_offsets=np.array(file["sample_offsets"], np.int64),
+        )
+        for fmt, file in _marked(job).items()
+        if fmt in job.formats
     }
 
 

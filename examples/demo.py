@@ -93,7 +93,11 @@ def release_words(home: Path) -> str:
 def load(home: Path) -> Mapping[str, Mapping[str, Any]]:
     """Config -> split -> dataset, through `load_dataset` with T4SA_HOME = `home`."""
     os.environ["T4SA_HOME"] = str(home)
+    import datasets
+
     from t4sa_data import load_dataset
+
+    datasets.disable_progress_bars()
 
     loaded = {config: load_dataset("t4sa", config) for config in CONFIGS}
     for config, splits in loaded.items():

@@ -29,7 +29,8 @@ def install_line(point: EntryPoint) -> str:
 
 def _is_ours(error: ModuleNotFoundError) -> bool:
     """A module of this distribution cannot be missing for want of an extra: that is a fault of ours."""
-    return (error.name or "").split(".")[0] == "t4sa_data"
+    wings = {point.value.split(".")[0] for point in entry_points(group=GROUP)}
+    return (error.name or "").split(".")[0] in {"t4sa_data", *wings}
 
 
 def _not_installed(point: EntryPoint, error: ModuleNotFoundError) -> Any:

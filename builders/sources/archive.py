@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from builders.keys import Ints, Packed, first_of_each, pack
+from builders.sources.tables import parse_image_key
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
 from t4sa_data.catalog import OFFICIAL_LISTS
 from t4sa_data.errors import BadKey, DuplicateMember, UnsafeMember
-from t4sa_data.schema import parse_key
 from t4sa_data.shards import Member, RangeReader, walk
 
 INDEX_VERSION = 1
@@ -54,7 +54,7 @@ def index_archive(path: Path, state: State) -> ArchiveIndex:
         TruncatedArchive, BadHeader: see `shards.walk`.
         UnsafeMember: an absolute path, a `..`, a link, a device.
         BadKey: an image whose name is no key.
-        DuplicateMember: two images of one key.
+        DuplicateMember: two images of one key, or two split lists of one name.
     """
     key = fingerprint(INDEX_VERSION, stamp(path))
     kept = state.path("index", key, "members.arrow")
@@ -80,12 +80,19 @@ def _walk_archive(path: Path, kept: Path) -> dict[str, object]:
         name = member.name.rsplit("/", 1)[-1]
         match = _IMAGE.fullmatch(member.name)
         if match:
-            tweet_id, image_index = parse_key(match["stem"], where=f"{path}, {member.name}")
+            tweet_id, image_index = parse_image_key(match["stem"], f"{path}, {member.name}")
             tweet_ids.append(tweet_id)
             indices.append(image_index)
             offsets.append(member.offset)
             lengths.append(member.length)
         elif name in OFFICIAL_LISTS.values():
+            if name in lists:
+                raise DuplicateMember(
+                    "a split list stands in the archive twice",
+                    got=member.name,
+                    where=f"{path}, byte {member.header_offset}",
+                    hint="Is this the official archive?",
+                )
             lists[name] = (member.offset, member.length)
         elif "data/" in member.name:
             raise BadKey(

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from builders import ledger as status
-from builders.keys import Ints, find, pack
+from builders.keys import Ints, Packed, find, pack
 from builders.ledger import Ledger
 from builders.sources.archive import ArchiveIndex
-from builders.sources.tables import Sentiment, SplitList, read_split_list
+from builders.sources.tables import Sentiment, SplitList, parse_id, parse_image_key, read_split_list
 from t4sa_data.catalog import CONFIGS, OFFICIAL_LISTS, PACKAGES, SPLITS
-from t4sa_data.errors import ConfigUnavailable, ConflictingRows, InputMissing, UnknownConfig
-from t4sa_data.schema import make_key, parse_key
+from t4sa_data.errors import ConfigUnavailable, ConflictingRows, InputMissing, MalformedRow, UnknownConfig
+from t4sa_data.schema import make_key
 
 IMAGES_NAME = PACKAGES["b-t4sa"].filename
 SENTIMENT_NAME = PACKAGES["text-sentiment"].filename
@@ -73,10 +73,17 @@ def discover(
 
     Raises:
         InputMissing: no such folder, nothing of T4SA in it, or a file that was named is not there.
+        ConflictingRows: two image archives of one name, which counts and quarantine could not tell apart.
     """
-    for path in (folder, *further, unique_list, removals):
-        if path is not None and not path.exists():
-            raise InputMissing("no such file or folder", where=path)
+    if not folder.is_dir():
+        raise InputMissing("no such folder", where=folder)
+    for path in (*further, unique_list, removals):
+        if path is not None and not path.is_file():
+            raise InputMissing("no such file", where=path)
+    names = [IMAGES_NAME, *(path.name for path in further)]
+    for number, path in enumerate(further, 1):
+        if path.name in names[:number]:
+            raise ConflictingRows("two image archives of one name", got=path.name, where=path, hint="Rename one.")
 
     def there(name: str) -> Path | None:
         path = folder / name
@@ -168,7 +175,11 @@ def read_lists(raw: Raw, index: ArchiveIndex) -> dict[str, SplitList]:
 
 
 def listed_candidates(lists: Mapping[str, SplitList], index: ArchiveIndex, ledger: Ledger) -> pa.Table:
-    """B-T4SA's candidates: what the lists name and the archive holds, in the archive's order."""
+    """B-T4SA's candidates: what the lists name and the archive holds, in the archive's order.
+
+    Raises:
+        InputMissing: not one image is both.
+    """
     parts = []
     for split in SPLITS:
         one = lists[split]
@@ -186,6 +197,13 @@ def listed_candidates(lists: Mapping[str, SplitList], index: ArchiveIndex, ledge
         ]
         parts.append(pa.table(columns, schema=CANDIDATES))
     table = pa.concat_tables(parts).sort_by("offset").combine_chunks()
+    if table.num_rows == 0:
+        raise InputMissing(
+            "none of the listed images is in the archive",
+            got=f"{sum(len(one.tweet_id) for one in lists.values())} listed, {len(index.tweet_id)} in the archive",
+            where=index.path,
+            hint="Is this the archive that the split lists belong to?",
+        )
     unlisted = find(index.packed, pack_table(table)) < 0
     ledger.drop("image", keys_of(index.tweet_id[unlisted], index.image_index[unlisted]), status.NOT_LISTED)
     return table
@@ -227,28 +245,33 @@ def further_candidates(
     return pa.concat_tables(parts).combine_chunks()
 
 
-def read_removals(path: Path) -> tuple[Ints, Ints]:
+def read_removals(path: Path) -> tuple[Ints, Packed]:
     """Removals: one tweet id (all its images and its text) or one key a line, `#` comments; ids and packed keys.
 
     Raises:
         BadKey: a line that is neither.
+        MalformedRow: an id of 2^62 and more, or not UTF-8.
     """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise MalformedRow("not a text file", got=error, where=path) from error
     tweets, images = [], []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-        item = line.split("#")[0].strip()
+    for number, line in enumerate(lines, 1):
+        item, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if item and item.isdecimal():
-            tweets.append(int(item))
+            tweets.append(parse_id(item, where))
         elif item:
-            tweet_id, image_index = parse_key(item, where=f"{path}, line {number}")
+            tweet_id, image_index = parse_image_key(item, where)
             images.append(tweet_id << 2 | image_index - 1)
-    return np.array(tweets, np.int64), np.array(images, np.int64)
+    return np.array(tweets, np.int64), np.array(images, np.uint64)
 
 
-def apply_removals(candidates: pa.Table, removals: tuple[Ints, Ints], ledger: Ledger) -> pa.Table:
+def apply_removals(candidates: pa.Table, removals: tuple[Ints, Packed], ledger: Ledger) -> pa.Table:
     """Candidates without the removed ones."""
     tweets, images = removals
     tweet_id = candidates["tweet_id"].to_numpy()
-    gone = (find(tweet_id, tweets) >= 0) | (find(pack_table(candidates), images.astype(np.uint64)) >= 0)
+    gone = (find(tweet_id, tweets) >= 0) | (find(pack_table(candidates), images) >= 0)
     return drop_rows(candidates, gone, status.REMOVED, ledger)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from builders.keys import Ints, find, first_of_each
 from t4sa_data.catalog import CSV_HEADER, TSV_HEADER
-from t4sa_data.errors import ConflictingRows, MalformedRow, MissingColumn, UnknownLabel
+from t4sa_data.errors import BadKey, ConflictingRows, MalformedRow, MissingColumn, UnknownLabel
 from t4sa_data.schema import parse_key
 
 SUM_TOLERANCE = 1e-3
@@ -23,6 +23,7 @@ SUM_TOLERANCE = 1e-3
 
 _CHUNK_ROWS = 65_536
 _MAX_ID = 2**62
+_MAX_ID_DIGITS = 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class SplitList:
 
 
 def rows_of(path: Path, header: Sequence[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a delimited file behind its header, each with the number of its last line; blank lines are left out.
+    """Rows of a delimited file behind its header, each with the number of its first line; blank lines are left out.
 
     Raises:
         MissingColumn: the header is not `header`.
@@ -77,14 +78,19 @@ def rows_of(path: Path, header: Sequence[str], delimiter: str) -> Iterator[tuple
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         first: list[str] | None = None
         while True:
+            line = reader.line_num + 1
             try:
                 row = next(reader, None)
-            except (csv.Error, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
+                raise MalformedRow(
+                    "not UTF-8", where=f"{path}, line {_first_undecodable(path)}", hint="Fetch the file again."
+                ) from error
+            except csv.Error as error:
                 raise MalformedRow(
                     "a row that does not parse",
                     got=error,
-                    where=f"{path}, line {reader.line_num}",
-                    hint="Fetch the file again; it must be UTF-8 with fields quoted by doubled quotes.",
+                    where=f"{path}, the row from line {line} on",
+                    hint="Fetch the file again; fields are quoted by doubled quotes.",
                 ) from error
             if row is None:
                 break
@@ -92,19 +98,30 @@ def rows_of(path: Path, header: Sequence[str], delimiter: str) -> Iterator[tuple
                 first = row
                 if [name.strip().lower() for name in row] != [name.lower() for name in header]:
                     raise MissingColumn(
-                        "a header that does not fit", expected=list(header), got=row, where=f"{path}, line 1"
+                        "a header that does not fit", expected=list(header), got=str(row)[:200], where=f"{path}, line 1"
                     )
             elif row and len(row) != len(header):
                 raise MalformedRow(
                     "a row with another number of fields",
                     expected=len(header),
                     got=f"{len(row)}: {row[0][:40]!r}",
-                    where=f"{path}, line {reader.line_num}",
+                    where=f"{path}, line {line}",
                 )
             elif row:
-                yield reader.line_num, row
+                yield line, row
         if first is None:
             raise MissingColumn("an empty file", expected=list(header), where=path, hint="Fetch it again.")
+
+
+def _first_undecodable(path: Path) -> int:
+    """The line that is not UTF-8: the decoder works ahead of the parser and does not know lines."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError(f"{path} is UTF-8")
 
 
 def parse_id(text: str, where: str) -> int:
@@ -113,7 +130,7 @@ def parse_id(text: str, where: str) -> int:
     Raises:
         MalformedRow: not a plain decimal integer below 2^62.
     """
-    if not (text.isascii() and text.isdecimal()) or int(text) >= _MAX_ID:
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_ID_DIGITS) or int(text) >= _MAX_ID:
         raise MalformedRow(
             "not a tweet id",
             expected="a decimal integer",
@@ -122,6 +139,18 @@ def parse_id(text: str, where: str) -> int:
             hint="A spreadsheet or a float column rounds ids: fetch the original file.",
         )
     return int(text)
+
+
+def parse_image_key(text: str, where: str) -> tuple[int, int]:
+    """Tweet id and image index of a key whose id leaves room for two bits (`keys.pack`).
+
+    Raises:
+        BadKey: not `<tweet id>-<1..4>`, or an id of 2^62 and more.
+    """
+    tweet_id, image_index = parse_key(text, where=where)
+    if tweet_id >= _MAX_ID:
+        raise BadKey("not a key of T4SA", expected="an id below 2^62", got=repr(text), where=where)
+    return tweet_id, image_index
 
 
 def read_sentiment(path: Path) -> Sentiment:
@@ -241,7 +270,7 @@ def read_split_list(data: bytes, name: str) -> SplitList:
             )
         path, label = fields
         stem, _, suffix = path.rsplit("/", 1)[-1].rpartition(".")
-        tweet_id, image_index = parse_key(stem if suffix == "jpg" else path, where=where)
+        tweet_id, image_index = parse_image_key(stem if suffix == "jpg" else path, where)
         if label not in ("0", "1", "2"):
             raise UnknownLabel("an unknown label", expected="0, 1 or 2", got=repr(label), where=where)
         before = seen.setdefault((tweet_id, image_index), number)

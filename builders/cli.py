@@ -50,13 +50,10 @@ def prepare(
     from builders.prepare import prepare as build
     from builders.report import as_text
     from builders.run import PrepareConfig
-    from t4sa_data.errors import UnknownConfig
     from t4sa_data.places import home
-    from t4sa_data.release import FORMATS
 
-    chosen = tuple(name for name in FORMATS if name in formats.split(","))
-    if not chosen or set(formats.split(",")) - set(FORMATS):
-        raise UnknownConfig("no such format", expected=" | ".join(FORMATS), got=formats)
+    asked = [name for name in formats.split(",") if name]
+    chosen = tuple(sorted(asked, key=lambda name: name != "parquet"))  # one order, whatever was typed
     config = PrepareConfig(
         raw=raw,
         out=out or home(),

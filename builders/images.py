@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,6 @@ from builders import ledger as status
 from builders import output
 from builders import report as tell
 from builders.inspection import good, inspect_archive, try_inspect
-from builders.keys import Packed
 from builders.layers import LayerRows
 from builders.quarantine import Quarantined, write_quarantine
 from builders.run import Run
@@ -23,7 +21,7 @@ from builders.sources import official
 from builders.sources.archive import ArchiveIndex, index_archive
 from builders.sources.tables import Sentiment, SplitList, Texts
 from t4sa_data.catalog import IMAGE_LAYERS, published_count
-from t4sa_data.schema import make_key, parse_key
+from t4sa_data.schema import make_key
 from t4sa_data.shards import RangeReader
 
 SAMPLED_IMAGES = 24
@@ -60,7 +58,7 @@ def image_layers(
     bad = _quarantine(run, indices, candidates, inspected)
     _check_strict(run, lists, bad)
     with run.timed("near-duplicates"):
-        unique = None if raw.unique_list is None else read_unique(raw.unique_list)
+        unique = None if raw.unique_list is None else official.read_unique(raw.unique_list)
         which = pa.array(good(inspected))
         made = make.image_layers(candidates.filter(which), inspected.filter(which), sentiment, texts, unique)
     listed = {split: len(one.tweet_id) for split, one in lists.items()} if run.config.limit is None else {}
@@ -184,18 +182,3 @@ def _check_strict(run: Run, lists: Mapping[str, SplitList], bad: Sequence[Quaran
     missing = run.ledger.num_dropped(status.NOT_IN_ARCHIVE)
     faults = tell.strict_faults(counts, [row.key for row in bad], missing)
     tell.require_strict(faults, run.config.raw)
-
-
-def read_unique(path: Path) -> Packed:
-    """Packed keys of a unique list: a key, or a path of the archive, first on each line.
-
-    Raises:
-        BadKey: a line that starts with neither.
-    """
-    packed = []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-        if line.strip():
-            stem = line.split()[0].rsplit("/", 1)[-1].removesuffix(".jpg")
-            tweet_id, image_index = parse_key(stem, where=f"{path}, line {number}")
-            packed.append(tweet_id << 2 | image_index - 1)
-    return np.array(packed, dtype=np.uint64)

@@ -61,6 +61,19 @@ def guard(out: Path, state: State) -> None:
         _refuse(quarantine, own_files(out))
 
 
+def guard_in_place(folder: Path) -> None:
+    """The same for `RAW/t4sa-inplace/`.
+
+    Raises:
+        ForeignFiles: a file there that is not of an in-place release.
+    """
+    if folder.exists():
+        sweep_temporary(folder)
+        ours = {"README.md", "croissant.json", MANIFEST_NAME, "b-t4sa/index.parquet"}
+        ours |= {path.relative_to(folder).as_posix() for path in (folder / BUILD).rglob("*")}
+        _refuse(folder, ours)
+
+
 def _refuse(folder: Path, ours: set[str]) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

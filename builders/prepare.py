@@ -66,7 +66,9 @@ def prepare(
     run = Run(config=config, out=out, state=state, say=say, bar=bar or (lambda _title, _total: Silent()))
     with state.locked():
         key = _fingerprint(config, raw, wanted)
-        if not config.in_place:
+        if config.in_place:
+            output.guard_in_place(out / FOLDERS["in-place"])
+        else:
             output.guard(out, state)
         if (before := _unchanged(run, key)) is not None:
             return before

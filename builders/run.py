@@ -14,6 +14,8 @@ from builders.ledger import Ledger
 from builders.report import Report
 from builders.state import State
 from t4sa_data import release
+from t4sa_data.catalog import CONFIGS
+from t4sa_data.errors import UnknownConfig
 from t4sa_data.pixels import MAX_PIXELS
 
 
@@ -49,6 +51,16 @@ class PrepareConfig:
     """Refuse what is not the published dataset."""
     in_place: bool = False
     """Write only a sample table beside the archive; copy nothing."""
+
+    def __post_init__(self) -> None:
+        known = {"formats": release.FORMATS, "configs": tuple(CONFIGS), "text": ("full", "none")}
+        given = {"formats": self.formats, "configs": self.configs, "text": (self.text,)}
+        for name, values in given.items():
+            for value in values:
+                if value not in known[name]:
+                    raise UnknownConfig(f"no such value of {name}", expected=" | ".join(known[name]), got=repr(value))
+        if not self.formats:
+            raise UnknownConfig("no format", expected=" | ".join(release.FORMATS))
 
     def settings(self) -> dict[str, Any]:
         """The choices that change what is built (not where, nor how fast)."""

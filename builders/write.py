@@ -16,7 +16,7 @@ from builders.engine import run_tasks
 from builders.layers import LayerRows
 from builders.state import State, fingerprint
 from t4sa_data import release
-from t4sa_data.errors import SourceChanged
+from t4sa_data.errors import ShardError, SourceChanged
 from t4sa_data.files import write_bytes
 from t4sa_data.manifest import FOLDERS, content_digest
 from t4sa_data.release import ShardTask, WrittenFile
@@ -170,7 +170,10 @@ def _images(job: Job) -> Iterator[bytes]:
         for i, (span, sha256) in enumerate(zip(spans, job.rows["sha256"].to_pylist(), strict=True)):
             if i + READ_AHEAD < len(spans):
                 reader.will_need(*spans[i + READ_AHEAD])
-            data = reader.read(*span)
+            try:
+                data = reader.read(*span)
+            except ShardError as error:  # shorter than it was
+                raise SourceChanged("an archive changed between two passes", where=error.where) from error
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise SourceChanged(
                     "an image changed between two passes",

@@ -96,7 +96,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, str, str]:
         start = bytes(data[:16])
         raise BadImage(f"no known picture format, starts with {start!r}", reason=NOT_AN_IMAGE) from error
     except OSError as error:
-        reason = TRUNCATED if "truncated" in str(error) else UNDECODABLE
+        reason = TRUNCATED if "truncated" in str(error).lower() else UNDECODABLE
         raise BadImage(f"{type(error).__name__}: {error}", reason=reason) from error
     except Exception as error:  # Pillow's plugins raise what they please on broken bytes; each is told in the ledger
         raise BadImage(f"{type(error).__name__}: {error}", reason=UNDECODABLE) from error

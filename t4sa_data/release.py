@@ -177,16 +177,20 @@ def write_shard(
         sinks = {fmt: stack.enter_context(atomic_file(path)) for fmt, path in paths.items()}
         tar = TarShardWriter(sinks["wds"]) if "wds" in sinks else None
         parquet = ParquetShardWriter(sinks["parquet"], rows) if "parquet" in sinks else None
-        for record, image in zip(records, images, strict=True):
-            lengths.append(len(image))
+        try:
+            for record, image in zip(records, images, strict=True):
+                lengths.append(len(image))
+                if parquet:
+                    parquet.write(image)
+                if tar:
+                    tar.write(record["key"], image, to_json(record), record["label"])
+            for writer in (parquet, tar):
+                if writer:
+                    writer.close()
+        except BaseException:
             if parquet:
-                parquet.write(image)
-            if tar:
-                tar.write(record["key"], image, to_json(record), record["label"])
-        if parquet:
-            parquet.close()
-        if tar:
-            tar.close()
+                parquet.abandon()
+            raise
     length_array = np.array(lengths, dtype=np.int64)
     nothing = np.zeros(0, dtype=np.int64)
     if parquet:

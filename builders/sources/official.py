@@ -13,9 +13,9 @@ from builders import ledger as status
 from builders.keys import Ints, Packed, find, pack
 from builders.ledger import Ledger
 from builders.sources.archive import ArchiveIndex
-from builders.sources.tables import Sentiment, SplitList, parse_id, parse_image_key, read_split_list
+from builders.sources.tables import Sentiment, SplitList, parse_id, parse_image_key, read_lines, read_split_list
 from t4sa_data.catalog import CONFIGS, OFFICIAL_LISTS, PACKAGES, SPLITS
-from t4sa_data.errors import ConfigUnavailable, ConflictingRows, InputMissing, MalformedRow, UnknownConfig
+from t4sa_data.errors import ConfigUnavailable, ConflictingRows, InputMissing, UnknownConfig
 from t4sa_data.schema import make_key
 
 IMAGES_NAME = PACKAGES["b-t4sa"].filename
@@ -153,7 +153,14 @@ def read_lists(raw: Raw, index: ArchiveIndex) -> dict[str, SplitList]:
     lists = {}
     for split, name in OFFICIAL_LISTS.items():
         if name in raw.lists:
-            lists[split] = read_split_list(raw.lists[name].read_bytes(), str(raw.lists[name]))
+            if index.lists.get(name, beside := raw.lists[name].read_bytes()) != beside:
+                raise ConflictingRows(
+                    "a split list stands inside the archive and beside it, and they differ",
+                    got=name,
+                    where=f"{index.path} and {raw.lists[name]}",
+                    hint="Keep the official one: move the other away.",
+                )
+            lists[split] = read_split_list(beside, str(raw.lists[name]))
         elif name in index.lists:
             lists[split] = read_split_list(index.lists[name], f"{index.path}, {name}")
         else:
@@ -252,12 +259,8 @@ def read_removals(path: Path) -> tuple[Ints, Packed]:
         BadKey: a line that is neither.
         MalformedRow: an id of 2^62 and more, or not UTF-8.
     """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise MalformedRow("not a text file", got=error, where=path) from error
     tweets, images = [], []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         item, where = line.split("#")[0].strip(), f"{path}, line {number}"
         if item and item.isdecimal():
             tweets.append(parse_id(item, where))
@@ -265,6 +268,22 @@ def read_removals(path: Path) -> tuple[Ints, Packed]:
             tweet_id, image_index = parse_image_key(item, where)
             images.append(tweet_id << 2 | image_index - 1)
     return np.array(tweets, np.int64), np.array(images, np.uint64)
+
+
+def read_unique(path: Path) -> Packed:
+    """Packed keys of a unique list: a key, or a path of the archive, first on each line.
+
+    Raises:
+        BadKey: a line that starts with neither.
+        MalformedRow: not UTF-8.
+    """
+    packed = []
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            stem = line.split()[0].rsplit("/", 1)[-1].removesuffix(".jpg")
+            tweet_id, image_index = parse_image_key(stem, f"{path}, line {number}")
+            packed.append(tweet_id << 2 | image_index - 1)
+    return np.array(packed, dtype=np.uint64)
 
 
 def apply_removals(candidates: pa.Table, removals: tuple[Ints, Packed], ledger: Ledger) -> pa.Table:

@@ -141,6 +141,18 @@ def parse_id(text: str, where: str) -> int:
     return int(text)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a small text file.
+
+    Raises:
+        MalformedRow: not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise MalformedRow("not a text file", got=error, where=path) from error
+
+
 def parse_image_key(text: str, where: str) -> tuple[int, int]:
     """Tweet id and image index of a key whose id leaves room for two bits (`keys.pack`).
 

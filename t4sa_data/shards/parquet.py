@@ -62,6 +62,10 @@ class ParquetShardWriter:
         self._start += len(self._images)
         self._images, self._num_bytes = [], 0
 
+    def abandon(self) -> None:
+        """Write nothing more: the file beneath is going away."""
+        self._writer.is_open = False  # else its destructor writes a footer into the closed file, and complains
+
     def close(self) -> None:
         """Write the last row group and the footer."""
         self._flush()

@@ -109,6 +109,8 @@ def _next_member(file: io.FileIO, path: Path, start: int, size: int, last: str) 
                 where=f"{path}, byte {position}; last good: {last}",
                 hint="The file is damaged or no plain tar (a compressed one? a web page?): fetch it again.",
             ) from error
+        if info.size < 0:
+            raise BadHeader("a tar header with a negative size", got=info.size, where=f"{path}, byte {position}")
         data = position + BLOCK
         if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE):
             body = _extension(file, path, data, info.size, size, last)

@@ -31,7 +31,7 @@ STATIC_CHECKS = (
 # Command -> (extras, steps). A step is a program of .venv and its arguments.
 TASKS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "demo": (DEMO_EXTRAS, (("python", "examples/demo.py"),)),
-    "test": (TEST_EXTRAS, (*STATIC_CHECKS, ("pytest", "-n", "auto"))),
+    "test": (TEST_EXTRAS, (*STATIC_CHECKS, ("pytest", "-n", "auto", "--dist", "loadfile"))),
     "test-slow": (TEST_EXTRAS, (("pytest", "-n", "auto", "-m", "slow"),)),
     "bench": (TEST_EXTRAS, (("python", "benchmarks/build.py"),)),
 }

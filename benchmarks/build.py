@@ -61,13 +61,15 @@ class Times:
     own: list[float] = field(default_factory=list)
     few: list[float] = field(default_factory=list)
     """Whole process on a tenth of the images."""
+    few_cpu: list[float] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
     output_bytes: int = 0
 
-    def further(self, num: int, num_few: int) -> list[float]:
-        """Images a second beyond the first few, per round; empty where start-up drowns them."""
-        seconds = [a - b for a, b in zip(self.whole, self.few, strict=True)]
-        return [(num - num_few) / s for s in seconds] if min(seconds) > 0.2 * min(self.whole) else []
+
+def differences(many: Sequence[float], few: Sequence[float]) -> list[float]:
+    """Seconds that the further images took, per round; empty where start-up drowns them."""
+    seconds = [a - b for a, b in zip(many, few, strict=True)]
+    return seconds if min(seconds) > 0.1 * min(many) else []
 
 
 def _prepare(formats: str) -> Callable[[Path, Path, int], list[str]]:
@@ -265,7 +267,9 @@ def race(work: Path, contestants: Sequence[Contestant], rounds: int, workers: in
             mine.cpu.append(said["cpu"])
             mine.stages.append(said.get("stages", {}))
             mine.output_bytes = said["output_bytes"]
-            mine.few.append(run_once(contestant, work / "few", work / "out", workers)[0])
+            seconds_few, said = run_once(contestant, work / "few", work / "out", workers)
+            mine.few.append(seconds_few)
+            mine.few_cpu.append(said["cpu"])
             print(f"round {number + 1}/{rounds}: {contestant.name}: {seconds:.2f} s", file=sys.stderr, flush=True)
     return times
 
@@ -280,11 +284,11 @@ def report(
 ) -> str:
     """The tables."""
     limit = times[LIMIT.name]
-    rows = []
+    wall, processor = [], []
     for contestant in contestants:
         t = times[contestant.name]
-        rate, further = num / statistics.median(t.whole), t.further(num, few)
-        rows.append(
+        rate, further = num / statistics.median(t.whole), differences(t.whole, t.few)
+        wall.append(
             [
                 contestant.name,
                 workers if contestant.processes == "all" else contestant.processes,
@@ -294,16 +298,19 @@ def report(
                 ratios(limit.whole, t.whole),
                 common.spread(t.own),
                 ratios(limit.own, t.own),
-                f"{statistics.median(further):.0f}" if further else "-",
-                ratios(further, limit.further(num, few)),
-                common.spread(t.cpu),
-                ratios(limit.cpu, t.cpu),
+                f"{(num - few) / statistics.median(further):.0f}" if further else "-",
+                ratios(differences(limit.whole, limit.few), further),
             ]
         )
-    header = ["contestant", "processes", "whole process, s", "images/s", "MB/s of images", "of the limit"]
+        more = differences(t.cpu, t.few_cpu)
+        each = f"{1e3 * statistics.median(more) / (num - few):.2f}" if more else "-"
+        ratio = ratios(differences(limit.cpu, limit.few_cpu), more)
+        processor.append([contestant.name, common.spread(t.cpu), ratios(limit.cpu, t.cpu), each, ratio])
+    header = ["wall time", "processes", "whole process, s", "images/s", "MB/s of images", "of the limit"]
     header += ["own work, s", "of the limit", "each further image: images/s", "of the limit"]
-    header += ["processor, s", "of the limit"]
-    parts = [common.markdown_table(header, rows), "", stage_table(times), "", write_table(times, num)]
+    parts = [common.markdown_table(header, wall), ""]
+    header = ["processor time", "whole process, s", "of the limit", "each further image, ms", "of the limit"]
+    parts += [common.markdown_table(header, processor), "", stage_table(times), "", write_table(times, num)]
     return "\n".join(parts)
 
 

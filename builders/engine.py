@@ -27,52 +27,75 @@ ATTEMPTS = 3
 """Times a task is started before its worker's death is taken to be the task's fault."""
 
 
-def run_tasks(function: Callable[[T], R], tasks: Sequence[T], *, workers: int) -> Iterator[R]:
-    """Results of `function` over `tasks`, in their order.
+class Local:
+    """Local processes, started when they are first needed and kept for the next stage. Use as a context manager.
 
     Args:
-        function: a module-level function.
-        tasks: its arguments.
         workers: processes; 1 runs everything here, with no process started.
-
-    Raises:
-        WorkerDied: a worker was killed while on the same tasks `ATTEMPTS` times.
-        Exception: whatever the function raises; remaining tasks are cancelled.
     """
-    if workers <= 1 or len(tasks) <= 1:
-        yield from map(function, tasks)
-        return
-    done = deaths = 0
-    while done < len(tasks):
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+        """Results of `function` over `tasks`, in their order.
+
+        Args:
+            function: a module-level function.
+            tasks: its arguments.
+
+        Raises:
+            WorkerDied: a worker was killed while on the same tasks `ATTEMPTS` times.
+            Exception: whatever the function raises; remaining tasks are cancelled.
+        """
+        if self.workers <= 1 or len(tasks) <= 1:
+            yield from map(function, tasks)
+            return
+        done = deaths = 0
+        while done < len(tasks):
+            try:
+                for result in self._submit(function, tasks[done:]):
+                    done, deaths = done + 1, 0
+                    yield result
+            except BrokenProcessPool as error:
+                self.close()
+                deaths += 1
+                if deaths == ATTEMPTS:
+                    raise WorkerDied(
+                        "a worker process was killed again and again",
+                        where=f"task {done + 1} of {len(tasks)}",
+                        hint="Often this is the system short of memory: try fewer --workers. The same command goes on.",
+                    ) from error
+
+    def _submit(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+        if self._pool is None:
+            # spawn: no forked locks or threads, and the same on every platform.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, _die_with_parent, (os.getpid(),))
+        waiting: deque[Future[R]] = deque()
         try:
-            for result in _run_pool(function, tasks[done:], workers):
-                done, deaths = done + 1, 0
-                yield result
-        except BrokenProcessPool as error:
-            deaths += 1
-            if deaths == ATTEMPTS:
-                raise WorkerDied(
-                    "a worker process was killed again and again",
-                    where=f"task {done + 1} of {len(tasks)}",
-                    hint="Often this is the system short of memory: try fewer --workers. The same command goes on.",
-                ) from error
-
-
-def _run_pool(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
-    # spawn: no forked locks or threads, and the same on every platform.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _die_with_parent, (os.getpid(),))
-    waiting: deque[Future[R]] = deque()
-    remaining = iter(tasks)
-    try:
-        for task in remaining:
-            waiting.append(pool.submit(function, task))
-            if len(waiting) > 2 * workers:  # a short queue: memory stays flat, results come early
+            for task in tasks:
+                waiting.append(self._pool.submit(function, task))
+                if len(waiting) > 2 * self.workers:  # a short queue: memory stays flat, results come early
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the processes; tasks that run are waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _die_with_parent(parent: int) -> None:

@@ -64,6 +64,8 @@ def image_layers(
     listed = {split: len(one.tweet_id) for split, one in lists.items()} if run.config.limit is None else {}
     quarantined = {s: [row.key for row in bad if row.split == s and row.archive == raw.images.name] for s in lists}
     run.report.checks |= tell.image_checks({layer.name: layer for layer in made}, inspected, sentiment)
+    further_bad = sum(row.archive != raw.images.name for row in bad)
+    run.report.checks["images of further archives that do not decode"] = further_bad
     run.report.checks["blank lines in the lists"] = sum(one.num_blank for one in lists.values())
     return [
         replace(layer, listed=listed, quarantined=quarantined) if layer.name == "b-t4sa" else layer for layer in made
@@ -128,7 +130,7 @@ def _inspect(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) ->
                 mine["offset"].to_numpy(),
                 mine["length"].to_numpy(),
                 state=run.state,
-                workers=run.config.workers,
+                engine=run.engine,
                 max_pixels=run.config.max_pixels,
                 progress=bar.update,
             )

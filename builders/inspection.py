@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from builders.engine import run_tasks
+from builders.engine import Local
 from builders.keys import Ints
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
 from t4sa_data.errors import BadImage, ShardError, SourceChanged
@@ -61,7 +61,7 @@ def inspect_archive(
     length: Ints,
     *,
     state: State,
-    workers: int = 1,
+    engine: Local,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float = DECODE_SECONDS,
     progress: Callable[[int], object] = lambda _: None,
@@ -73,7 +73,7 @@ def inspect_archive(
         offset: byte of each image, ascending, shape (n,).
         length: bytes, shape (n,).
         state: where finished chunks are kept.
-        workers: processes.
+        engine: where the work runs.
         max_pixels: a larger picture is refused unseen.
         max_seconds: processor time one decode may take.
         progress: called with the number of images done since.
@@ -104,7 +104,7 @@ def inspect_archive(
     todo = [chunk for chunk in chunks if not chunk.out.exists()]
     progress(len(offset) - sum(len(chunk.offset) for chunk in todo))
     with ArchiveHash(archive, state) as hashing:
-        for chunk, _ in zip(todo, run_tasks(inspect_chunk, todo, workers=workers), strict=True):
+        for chunk, _ in zip(todo, engine.run(inspect_chunk, todo), strict=True):
             hashing.allow(int(chunk.offset[-1] + chunk.length[-1]))
             progress(len(chunk.offset))
     tables = [read_arrow(chunk.out) for chunk in chunks]

@@ -45,20 +45,24 @@ def guard(out: Path, state: State) -> None:
     """
     if out.exists() and not out.is_dir():
         raise OutputError("the output is no folder", where=out, hint="Choose another --out.")
-    sweep_temporary(out / BUILD)
+    sweep(out)
     claimed = state.load(CLAIM, "files") or {}
     for fmt in ("parquet", "wds"):
         folder = out / FOLDERS[fmt]
         if not folder.exists():
             continue
-        sweep_temporary(folder)
         manifest = standing_release(out, fmt, state)
         named = {file.name for file in manifest.files} | {MANIFEST_NAME} if manifest else set()
         _refuse(folder, named | set(claimed.get(fmt, ())))
     quarantine = out / QUARANTINE
     if quarantine.exists():
-        sweep_temporary(quarantine)
         _refuse(quarantine, own_files(out))
+
+
+def sweep(out: Path) -> None:
+    """Remove temporary files of killed writers from the folders that are ours."""
+    for name in (FOLDERS["parquet"], FOLDERS["wds"], QUARANTINE, BUILD):
+        sweep_temporary(out / name)
 
 
 def guard_in_place(folder: Path) -> None:
@@ -117,11 +121,16 @@ def claim(out: Path, jobs: Sequence[Job], layers: Mapping[str, bool], state: Sta
     for fmt in notes:
         manifest = standing_release(out, fmt, state)
         replaced = {job.task.layer for job in jobs if fmt in job.formats and not is_done(job)}
-        there = out / FOLDERS[fmt] / MANIFEST_NAME
-        if manifest and replaced & set(manifest.layers) and there.exists():
-            # No manifest may name files that are being replaced; its other layers are taken up again when we seal.
-            _withdrawn(fmt, state).mkdir(parents=True, exist_ok=True)
-            there.replace(_withdrawn(fmt, state) / MANIFEST_NAME)
+        if manifest and replaced & set(manifest.layers):
+            withdraw(out, fmt, state)
+
+
+def withdraw(out: Path, fmt: str, state: State) -> None:
+    """Take back a manifest before files that it names are replaced; its other layers are taken up again by `seal`."""
+    there = out / FOLDERS[fmt] / MANIFEST_NAME
+    if there.exists():
+        _withdrawn(fmt, state).mkdir(parents=True, exist_ok=True)
+        there.replace(_withdrawn(fmt, state) / MANIFEST_NAME)
 
 
 def settle(out: Path, manifests: Mapping[str, Manifest], state: State) -> int:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builders import layers as make
 from builders import ledger as status
 from builders import output, write
 from builders import report as tell
+from builders.engine import Local
 from builders.images import image_layers
 from builders.layers import LayerRows
 from builders.run import PrepareConfig, Run, Silent
@@ -63,8 +65,9 @@ def prepare(
     out = raw.folder if config.in_place else config.out
     build = (out / FOLDERS["in-place"] if config.in_place else out) / output.BUILD
     state = State(build / "state")
-    run = Run(config=config, out=out, state=state, say=say, bar=bar or (lambda _title, _total: Silent()))
-    with state.locked():
+    bar = bar or (lambda _title, _total: Silent())
+    with state.locked(), Local(config.workers) as engine:
+        run = Run(config=config, out=out, state=state, engine=engine, say=say, bar=bar)
         key = _fingerprint(config, raw, wanted)
         if config.in_place:
             output.guard_in_place(out / FOLDERS["in-place"])
@@ -154,11 +157,19 @@ def _text_layers(
     tweets, _ = official.read_removals(raw.removals) if raw.removals else (np.zeros(0, np.int64), None)
     if len(tweets):
         run.report.checks["tweets removed from the text layers"] = sum(layer.table.num_rows for layer in made)
-        made = [make.without(layer, tweets.tolist()) for layer in made]
+        made = [_kept(run, layer, make.without(layer, tweets.tolist()), status.REMOVED) for layer in made]
         run.report.checks["tweets removed from the text layers"] -= sum(layer.table.num_rows for layer in made)
     if run.config.limit is not None:
-        made = [make.limit_rows(layer, run.config.limit) for layer in made]
+        made = [_kept(run, layer, make.limit_rows(layer, run.config.limit), status.BEYOND_LIMIT) for layer in made]
     return made
+
+
+def _kept(run: Run, before: LayerRows, after: LayerRows, reason: str) -> LayerRows:
+    """`after`; the ledger learns why its other tweets went."""
+    ids = before.table["tweet_id"]
+    gone = ids.filter(pc.invert(pc.is_in(ids, after.table["tweet_id"].combine_chunks())))
+    run.ledger.drop("tweet", gone.cast(pa.string()), reason)
+    return after
 
 
 def _choose_layers(run: Run, built: Sequence[LayerRows], wanted: Sequence[str]) -> list[LayerRows]:
@@ -220,15 +231,17 @@ def _write(run: Run, raw: official.Raw, layers: Sequence[LayerRows]) -> dict[str
         output.claim(out, jobs, {layer.name: layer.source is not None for layer in layers}, state)
     with run.timed("write"):
         bar = run.bar("write", sum(job.rows.num_rows for job in jobs))
-        written = write.write_jobs(jobs, workers=config.workers, progress=bar.update)
+        written = write.write_jobs(jobs, engine=run.engine, progress=bar.update)
         bar.close()
+    output.sweep(out)  # what a worker left that was killed while the others went on
     with run.timed("seal"):
         finished = write.as_layers(layers, jobs, written)
-        manifests = {
-            fmt: release.seal(out, fmt, finished, keep=output.standing_release(out, fmt, state))
-            for fmt in config.formats
-            if fmt == "parquet" or any(layer.source is not None for layer in layers)
-        }
+        manifests = {}
+        for fmt in config.formats:
+            if fmt == "parquet" or any(layer.source is not None for layer in layers):
+                output.withdraw(out, fmt, state)  # README and tables are about to change under it
+                keep = output.standing_release(out, fmt, state)
+                manifests[fmt] = release.seal(out, fmt, finished, keep=keep)
         output.settle(out, manifests, state)
     _write_build_notes(run)
     return manifests

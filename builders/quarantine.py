@@ -22,7 +22,7 @@ class Quarantined:
 
     key: str
     split: str | None
-    """None for an image of a further archive."""
+    """`train` for an image of a further archive, as for all of those."""
     label: int | None
     reason: str
     """A constant of `t4sa_data.pixels`."""

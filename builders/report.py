@@ -65,7 +65,7 @@ def count_rows(configs: Sequence[str], layers: Mapping[str, LayerRows]) -> list[
                         len(layer.quarantined.get(part, ())) for layer, (_, part) in zip(here, parts, strict=True)
                     ),
                     "classes": np.bincount(labels, minlength=3).tolist() if has_label else None,
-                    "paper_classes": list(published) if published else None,
+                    "paper_classes": list(published.values()) if published else None,
                 }
             )
     return made

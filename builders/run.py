@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builders import dedup
+from builders.engine import Local
 from builders.ledger import Ledger
 from builders.report import Report
 from builders.state import State
@@ -82,6 +83,7 @@ class Run:
     out: Path
     """Folder of the release folders: DIR, or RAW for a release in place."""
     state: State
+    engine: Local
     say: Callable[[str], None]
     bar: Callable[[str, int], Any]
     ledger: Ledger = field(default_factory=Ledger)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builders.engine import run_tasks
+from builders.engine import Local
 from builders.layers import LayerRows
 from builders.state import State, fingerprint
 from t4sa_data import release
@@ -103,13 +103,13 @@ def is_done(job: Job) -> bool:
 
 
 def write_jobs(
-    jobs: Sequence[Job], *, workers: int = 1, progress: Callable[[int], object] = lambda _: None
+    jobs: Sequence[Job], *, engine: Local, progress: Callable[[int], object] = lambda _: None
 ) -> list[dict[str, WrittenFile]]:
     """Write the shards that are not there yet; what was written, one mapping of format -> file per job.
 
     Args:
         jobs: from `plan_jobs`.
-        workers: processes.
+        engine: where the work runs.
         progress: called with the number of rows done since.
 
     Raises:
@@ -118,7 +118,7 @@ def write_jobs(
     """
     todo = [job for job in jobs if not is_done(job)]
     progress(sum(job.rows.num_rows for job in jobs) - sum(job.rows.num_rows for job in todo))
-    for job, _ in zip(todo, run_tasks(write_job, todo, workers=workers), strict=True):
+    for job, _ in zip(todo, engine.run(write_job, todo), strict=True):
         progress(job.rows.num_rows)
     return [_read_marker(job) for job in jobs]
 

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +22,17 @@ from hypothesis import strategies as st
 
 from builders import ledger as status
 from builders import output, quarantine
-from builders.engine import ATTEMPTS, run_tasks
+from builders.engine import ATTEMPTS, Local
 from builders.ledger import LEDGER_NAME, Ledger
 from builders.quarantine import FOLDER, ROWS, Quarantined, own_files, write_quarantine
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
 from t4sa_data.errors import BadImage, ForeignFiles, MalformedRow, OutputLocked, SourceChanged, WorkerDied
+
+
+def run_tasks(function: Any, tasks: Any, *, workers: int) -> Iterator[Any]:
+    with Local(workers) as engine:
+        yield from engine.run(function, tasks)
+
 
 # Engine: real processes. Their functions stand in a module that a fresh process can import.
 TASKS = """
@@ -136,8 +144,8 @@ def test_workers_die_with_their_parent(tasks: object, tmp_path: Path, how: signa
     script = tmp_path / "parent.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        f"import {tasks.__name__} as tasks\nfrom builders.engine import run_tasks\n"
-        f"if __name__ == '__main__': list(run_tasks(tasks.stays, [{str(pids)!r}] * 2, workers=2))\n"
+        f"import {tasks.__name__} as tasks\nfrom builders.engine import Local\n"
+        f"if __name__ == '__main__': list(Local(2).run(tasks.stays, [{str(pids)!r}] * 2))\n"
     )
     with subprocess.Popen([sys.executable, str(script)]) as parent:
         try:

@@ -33,7 +33,7 @@ CANDIDATES = pa.schema(
         ("length", pa.int64()),
     ]
 )
-"""An image that may enter a layer: its key, label and split (null for a further archive's), and where its bytes are."""
+"""An image that may enter a layer: its key, label and split (`train` in a further archive), and where its bytes are."""
 
 
 @dataclass(frozen=True, kw_only=True)

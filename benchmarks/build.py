@@ -1,10 +1,10 @@
 """How fast is `t4sa prepare`, beside what the machine allows and beside peers on the same samples?
 
-    python benchmarks/build.py [--images 1500] [--rounds 5] [--workers 2] [--photos DIR]
+    python benchmarks/build.py [--images 3000] [--rounds 5] [--workers 2] [--photos DIR]
 
 Every contestant is a process of its own with a fresh output folder, all read the same tar from a warm page cache, and
 they run in turn (A B C ... A B C ...), because other work on the machine comes and goes. Ratios are taken inside a
-round. Four views of each, because a build of 470,586 images does not feel a second of start-up and one of 1,500 does:
+round. Four views of each, because a build of 470,586 images does not feel a second of start-up and one of 3,000 does:
 
 - whole process: from `exec` to exit, Python's start and imports included;
 - own work: without these (`prepare`: the sum of the stages in `build/times.json`);
@@ -38,6 +38,8 @@ RECORDS = "records.jsonl"
 """Beside the input: key -> what peers write beside the image, ready made for them."""
 CHUNK = 16
 """Images of one task of the limit."""
+SHARDS = 8
+"""Shards that everybody cuts the input into (B-T4SA has 80): with one of them, one process would wait for the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,8 @@ def differences(many: Sequence[float], few: Sequence[float]) -> list[float]:
 def _prepare(formats: str) -> Callable[[Path, Path, int], list[str]]:
     def command(raw: Path, out: Path, workers: int) -> list[str]:
         start = [sys.executable, "-m", "t4sa_data.cli", "prepare", str(raw), "--out", str(out)]
-        return [*start, "--workers", str(workers), "--formats", formats, "--configs", "b-t4sa"]
+        size = str(_shard_bytes(raw))
+        return [*start, "--workers", str(workers), "--formats", formats, "--configs", "b-t4sa", "--shard-size", size]
 
     return command
 
@@ -147,7 +150,7 @@ def _write_webdataset(task: tuple[Path, Path, int, int]) -> None:
 
     raw, out, rank, size = task
     out.mkdir(parents=True, exist_ok=True)
-    with webdataset.ShardWriter(str(out / f"train-{rank}-%05d.tar"), maxsize=10**9, verbose=0) as writer:
+    with webdataset.ShardWriter(str(out / f"train-{rank}-%05d.tar"), maxsize=_shard_bytes(raw), verbose=0) as writer:
         for key, image, record in _read_samples(raw, rank, size):
             writer.write({"__key__": key, "jpg": image, "json": record, "cls": record["label"]})
 
@@ -174,6 +177,10 @@ def _archive(raw: Path) -> Path:
     from t4sa_data.testing.archive import IMAGES_NAME
 
     return raw / IMAGES_NAME
+
+
+def _shard_bytes(raw: Path) -> int:
+    return _archive(raw).stat().st_size // SHARDS
 
 
 def _read_samples(raw: Path, rank: int, size: int) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
@@ -348,7 +355,7 @@ fsyncs. Fixed costs (Python's start, imports, worker processes) weigh on so few 
 def main() -> None:
     """Run the benchmark and print it in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1500, help="images of the large input; a tenth in the small one")
+    parser.add_argument("--images", type=int, default=3000, help="images of the large input; a tenth in the small one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2, help="processes of each contestant")
     parser.add_argument("--photos", type=Path, default=common.PHOTOS, help="folder of JPEGs; drawn pictures without")

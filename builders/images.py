@@ -162,7 +162,7 @@ def _quarantine(
                 length=candidate["length"],
             )
         )
-        run.ledger.drop("image", [key], status.QUARANTINED + seen["reason"])
+        run.ledger.drop("image", pa.array([key]), status.QUARANTINED + seen["reason"])
     if not run.config.in_place:
         write_quarantine(run.config.out, rows, {index.path.name: index.path for index in indices})
     run.report.quarantined = [{"key": row.key, "reason": row.reason, "detail": row.detail} for row in rows]

@@ -128,7 +128,7 @@ def inspect_chunk(chunk: Chunk) -> None:
                     "an archive changed while it was read", where=f"{chunk.archive}, byte {offset}"
                 ) from error
             rows.append(try_inspect(data, chunk.max_pixels, chunk.max_seconds))
-    write_arrow(chunk.out, pa.Table.from_pylist(rows, schema=_SCHEMA))
+    write_arrow(chunk.out, _SCHEMA, [pa.Table.from_pylist(rows, schema=_SCHEMA)])
 
 
 def try_inspect(data: bytes, max_pixels: int, max_seconds: float = DECODE_SECONDS) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from builders import dedup
 from builders.keys import Ints, Packed, find
 from builders.sources.official import keys_of, pack_table
 from builders.sources.tables import Sentiment, Texts
+from builders.state import BATCH_ROWS, read_arrow, write_arrow
 from t4sa_data.catalog import SPLITS
 from t4sa_data.plan import release_order
-from t4sa_data.release import in_release_order
+from t4sa_data.release import row_order
 from t4sa_data.schema import RAW_TEXT_RECORD, RECORD, TEXT_RECORD
 
 SOURCE = ("archive", "offset", "length")
@@ -25,13 +27,15 @@ SOURCE = ("archive", "offset", "length")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRows:
-    """A layer before it is written: its rows in release order, and for images where their bytes are."""
+    """A layer before it is written: its rows, and for images where their bytes are."""
 
     name: str
     table: pa.Table
-    """Columns as the layer's record in `t4sa_data.schema`."""
+    """Columns as the layer's record in `t4sa_data.schema`; in release order once `store` has been there."""
     source: pa.Table | None = None
     """Columns `SOURCE`, row for row; None for a text layer."""
+    file: Path | None = None
+    """Arrow file of both, which workers map; see `store`."""
     listed: dict[str, int] = field(default_factory=dict)
     quarantined: dict[str, list[str]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +46,23 @@ class LayerRows:
         if self.source is not None:
             return np.asarray(self.source["length"].to_numpy())
         return np.full(self.table.num_rows, 160, dtype=np.int64)  # a tweet of 2016, its id and three numbers
+
+
+def store(layer: LayerRows, folder: Path) -> LayerRows:
+    """Put a layer's rows, in release order, into `folder/<name>.arrow`.
+
+    Returns:
+        The same layer, mapped from there: its memory can be given back, and workers map it too.
+    """
+    path = folder / f"{layer.name}.arrow"
+    columns = [*layer.table.columns, *(layer.source.columns if layer.source else ())]
+    names = [*layer.table.column_names, *(layer.source.column_names if layer.source else ())]
+    rows, order = pa.table(columns, names=names).combine_chunks(), pa.array(row_order(layer.table))
+    # A batch at a time: the texts of 3.4 million tweets are not there twice.
+    write_arrow(path, rows.schema, (rows.take(order[i : i + BATCH_ROWS]) for i in range(0, len(order), BATCH_ROWS)))
+    mapped = read_arrow(path)
+    source = mapped.select(list(SOURCE)) if layer.source is not None else None
+    return replace(layer, table=mapped.select(layer.table.column_names), source=source, file=path)
 
 
 def limit_per_stratum(candidates: pa.Table, limit: int) -> npt.NDArray[np.bool_]:
@@ -85,7 +106,7 @@ def image_layers(
     first = _groups(phash, int((~further).sum()))
     alone = first == np.arange(len(first)) if unique is None else find(pack_table(candidates), unique) >= 0
     keys = keys_of(candidates["tweet_id"].to_numpy(), candidates["image_index"].to_numpy())
-    records = _records(candidates, inspected, keys, [keys[i] for i in first.tolist()], sentiment, texts)
+    records = _records(candidates, inspected, keys, keys.take(pa.array(first)), sentiment, texts)
     members = {"b-t4sa": ~further, "unique": further & alone, "duplicates": further & ~alone}
     return [
         _layer(name, records.filter(pa.array(which)))
@@ -107,15 +128,14 @@ def _groups(phash: npt.NDArray[np.uint64], num_listed: int) -> Ints:
 
 
 def _layer(name: str, rows: pa.Table) -> LayerRows:
-    rows = in_release_order(rows)
     return LayerRows(name=name, table=rows.select(RECORD.names), source=rows.select(list(SOURCE)))
 
 
 def _records(
     candidates: pa.Table,
     inspected: pa.Table,
-    keys: list[str],
-    groups: list[str],
+    keys: pa.Array,
+    groups: pa.Array,
     sentiment: Sentiment,
     texts: Texts | None,
 ) -> pa.Table:
@@ -128,12 +148,19 @@ def _records(
         "text": _text(tweet_id, texts),
         "width": inspected["width"],
         "height": inspected["height"],
-        "phash": [f"{value:016x}" for value in inspected["phash"].to_pylist()],
+        "phash": _hex(inspected["phash"].to_numpy().astype(">u8").tobytes(), 8),
         "duplicate_group": groups,
-        "sha256": [value.hex() for value in inspected["sha256"].to_pylist()],
+        "sha256": _hex(b"".join(inspected["sha256"].to_pylist()), 32),
     }
     schema = pa.schema([*RECORD, *(candidates.schema.field(name) for name in SOURCE)])
     return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _hex(data: bytes, width: int) -> pa.Array:
+    """Strings of hex digits, each of `width` bytes of `data`."""
+    num = len(data) // width
+    offsets = np.arange(0, 2 * len(data) + 1, 2 * width, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), num, [None, pa.py_buffer(offsets), pa.py_buffer(data.hex().encode())])
 
 
 def _probabilities(tweet_id: Ints, sentiment: Sentiment) -> dict[str, pa.Array]:
@@ -145,7 +172,7 @@ def _probabilities(tweet_id: Ints, sentiment: Sentiment) -> dict[str, pa.Array]:
     return {name: pa.array(column, pa.float32(), mask=row < 0) for name, column in named.items()}
 
 
-def _text(tweet_id: Ints, texts: Texts | None) -> pa.ChunkedArray | pa.Array:
+def _text(tweet_id: Ints, texts: Texts | None) -> pa.Array:
     if texts is None:
         return pa.nulls(len(tweet_id), pa.string())
     row = find(tweet_id, texts.tweet_id)
@@ -163,18 +190,18 @@ def t4sa_text_layer(sentiment: Sentiment, texts: Texts | None) -> LayerRows:
         "split": pa.repeat("train", len(tweet_id)),
     }
     table = pa.table([columns[name] for name in TEXT_RECORD.names], schema=TEXT_RECORD)
-    return LayerRows(name="t4sa-text", table=in_release_order(table))
+    return LayerRows(name="t4sa-text", table=table)
 
 
 def raw_text_layer(texts: Texts) -> LayerRows:
     """The layer `raw-text`: every tweet of the CSV, split = train."""
     columns = [texts.tweet_id, texts.text, pa.repeat("train", len(texts.tweet_id))]
-    return LayerRows(name="raw-text", table=in_release_order(pa.table(columns, schema=RAW_TEXT_RECORD)))
+    return LayerRows(name="raw-text", table=pa.table(columns, schema=RAW_TEXT_RECORD))
 
 
 def limit_rows(layer: LayerRows, limit: int) -> LayerRows:
     """A text layer's first `limit` rows in release order."""
-    return replace(layer, table=layer.table.slice(0, limit))
+    return replace(layer, table=layer.table.take(pa.array(row_order(layer.table)[:limit])))
 
 
 def without(layer: LayerRows, tweets: Iterable[int]) -> LayerRows:

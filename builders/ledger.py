@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from builders.state import BATCH_ROWS
 from t4sa_data.files import atomic_file
-from t4sa_data.shards import write_table
+from t4sa_data.shards import open_writer
 
 LEDGER_NAME = "ledger.parquet"
 
@@ -44,48 +45,65 @@ _SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Candidates of one status."""
+
+    kind: str
+    keys: pa.ChunkedArray | pa.Array
+    """Text, or tweet ids."""
+    layer: str | None = None
+    splits: pa.ChunkedArray | pa.Array | None = None
+    reason: str | None = None
+
+    def table(self, start: int = 0, rows: int | None = None) -> pa.Table:
+        """Some of its rows, columns as `_SCHEMA`."""
+        keys = self.keys.slice(start, rows)
+        columns = [
+            _repeat(self.kind, len(keys)),
+            keys.cast(pa.string()),
+            _repeat(self.layer, len(keys)),
+            _repeat(None, len(keys)) if self.splits is None else self.splits.slice(start, rows),
+            _repeat(self.reason, len(keys)),
+        ]
+        return pa.table(columns, schema=_SCHEMA)
+
+
 @dataclass
 class Ledger:
-    """Candidates and their status, in the order in which they are told."""
+    """Candidates and their status, in the order in which they are told. Keys and splits are held, never copied."""
 
-    _tables: list[pa.Table] = field(default_factory=list)
+    _parts: list[_Part] = field(default_factory=list)
 
     def keep(
-        self, kind: str, keys: pa.ChunkedArray | list[str], layer: str, splits: pa.ChunkedArray | list[str]
+        self,
+        kind: str,
+        keys: pa.ChunkedArray | pa.Array,
+        layer: str,
+        splits: pa.ChunkedArray | pa.Array,
     ) -> None:
         """Candidates that are in the release.
 
         Args:
             kind: `image` or `tweet`.
-            keys: image keys, or tweet ids as text.
+            keys: image keys as text, or tweet ids.
             layer: where they are.
             splits: one for each.
         """
-        self._add(kind, keys, layer, splits, None)
+        self._parts.append(_Part(kind=kind, keys=keys, layer=layer, splits=splits))
 
-    def drop(self, kind: str, keys: pa.ChunkedArray | list[str], reason: str) -> None:
+    def drop(self, kind: str, keys: pa.ChunkedArray | pa.Array, reason: str) -> None:
         """Candidates that are not."""
-        self._add(kind, keys, None, None, reason)
-
-    def _add(self, kind: str, keys: object, layer: str | None, splits: object, reason: str | None) -> None:
-        rows = len(keys)  # type: ignore[arg-type]
-        columns = [
-            pa.repeat(kind, rows),
-            keys,
-            _repeat(layer, rows),
-            splits if splits is not None else pa.nulls(rows, pa.string()),
-            _repeat(reason, rows),
-        ]
-        self._tables.append(pa.table(columns, names=_SCHEMA.names).cast(_SCHEMA))
+        self._parts.append(_Part(kind=kind, keys=keys, reason=reason))
 
     @property
     def table(self) -> pa.Table:
         """All candidates: kind, key, layer, split, reason."""
-        return pa.concat_tables([_SCHEMA.empty_table(), *self._tables])
+        return pa.concat_tables([_SCHEMA.empty_table(), *(part.table() for part in self._parts)])
 
     def num_dropped(self, reason: str) -> int:
         """Candidates dropped for one reason."""
-        return sum(t.num_rows for t in self._tables if t.num_rows and t["reason"][0].as_py() == reason)
+        return sum(len(part.keys) for part in self._parts if part.reason == reason)
 
     def funnel(self) -> dict[str, dict[str, object]]:
         """Per kind: `candidates`, `kept` by layer and split, `dropped` by reason. The counts add up."""
@@ -93,13 +111,12 @@ class Ledger:
         for kind in ("image", "tweet"):
             kept: Counter[str] = Counter()
             dropped: Counter[str] = Counter()
-            for table in self._tables:
-                if table.num_rows and table["kind"][0].as_py() == kind:
-                    reason = table["reason"][0].as_py()
-                    if reason is not None:
-                        dropped[reason] += table.num_rows
-                    for run in table["split"].combine_chunks().value_counts() if reason is None else ():
-                        kept[f"{table['layer'][0].as_py()}/{run['values'].as_py()}"] += run["counts"].as_py()
+            for part in (part for part in self._parts if part.kind == kind and len(part.keys)):
+                if part.splits is None:
+                    dropped[str(part.reason)] += len(part.keys)
+                    continue
+                for run in part.splits.value_counts().to_pylist():
+                    kept[f"{part.layer}/{run['values']}"] += run["counts"]
             if kept or dropped:
                 made[kind] = {
                     "candidates": kept.total() + dropped.total(),
@@ -111,8 +128,12 @@ class Ledger:
     def write(self, folder: Path) -> None:
         """Write `ledger.parquet` into `folder`."""
         with atomic_file(folder / LEDGER_NAME) as sink:
-            write_table(sink, self.table)
+            writer = open_writer(sink, _SCHEMA)
+            for part in self._parts:
+                for start in range(0, len(part.keys), BATCH_ROWS):
+                    writer.write_table(part.table(start, BATCH_ROWS))
+            writer.close()
 
 
-def _repeat(value: str | None, rows: int) -> object:
+def _repeat(value: str | None, rows: int) -> pa.Array:
     return pa.nulls(rows, pa.string()) if value is None else pa.repeat(value, rows)

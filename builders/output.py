@@ -18,7 +18,7 @@ BUILD = "build"
 CLAIM = "claim"
 """Name of the note that says which files an unfinished build is about to write."""
 OVERHEAD = 1.02
-"""Bytes of a shard for each byte of its images: tar headers and records; a picture has 130 KB."""
+"""Bytes of a shard for each byte of its rows: tar headers and records; a picture has 130 KB."""
 
 
 def standing_release(out: Path, fmt: str, state: State) -> Manifest | None:
@@ -154,12 +154,7 @@ def settle(out: Path, manifests: Mapping[str, Manifest], state: State) -> int:
 
 def bytes_needed(jobs: Sequence[Job]) -> int:
     """Disk that the shards still to be written take, in bytes."""
-    total = 0
-    for job in jobs:
-        if not is_done(job):
-            images = sum(job.source["length"].to_pylist()) if job.source else 0
-            total += int((images * OVERHEAD + job.rows.nbytes) * len(job.formats))
-    return total
+    return sum(int(job.num_bytes * OVERHEAD * len(job.formats)) for job in jobs if not is_done(job))
 
 
 def image_bytes_needed(out: Path, num_bytes: int, layers: Iterable[str], formats: Sequence[str]) -> int:

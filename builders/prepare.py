@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from t4sa_data.errors import InputMissing
 from t4sa_data.files import sha256_file, write_json
 from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, Manifest, load_manifest
 
+ROWS = "rows"
+"""Folder of the state that holds the rows of the layers while they are written."""
 PREPARE_VERSION = 1
 """Bump when equal inputs and settings would give another release."""
 
@@ -79,12 +83,7 @@ def prepare(
             outcome = _prepare_in_place(run, raw)
             state.save("done", key, _digests(run))
             return outcome
-        sentiment, texts = _read_tables(run, raw, wanted)
-        built = [*_image_layers(run, raw, wanted, sentiment, texts), *_text_layers(run, raw, wanted, sentiment, texts)]
-        chosen = _choose_layers(run, built, wanted)
-        chosen = [replace(layer, provenance=_provenance(run, raw, layer)) for layer in chosen]
-        _finish_report(run, wanted, {layer.name: layer for layer in chosen}, sentiment, texts)
-        manifests = _write(run, raw, chosen)
+        manifests = _write(run, raw, _build_layers(run, raw, wanted))
         state.save("done", key, _digests(run))
         return Outcome(manifests=manifests, report=run.report, seconds=run.seconds)
 
@@ -137,6 +136,20 @@ def _read_tables(run: Run, raw: official.Raw, wanted: Sequence[str]) -> tuple[Se
         return sentiment, read_texts(raw.text, ids)
 
 
+def _build_layers(run: Run, raw: official.Raw, wanted: Sequence[str]) -> list[LayerRows]:
+    """The layers to write, each put away into a file as it is made: the largest alone fill half a GB."""
+    sentiment, texts = _read_tables(run, raw, wanted)
+    rows = run.state.folder / ROWS
+    made = chain(
+        _image_layers(run, raw, wanted, sentiment, texts),
+        _text_layers(run, raw, wanted, sentiment, texts),
+    )
+    chosen = _choose_layers(run, [make.store(layer, rows) for layer in made], wanted)
+    chosen = [replace(layer, provenance=_provenance(run, raw, layer)) for layer in chosen]
+    _finish_report(run, wanted, {layer.name: layer for layer in chosen}, sentiment, texts)
+    return chosen
+
+
 def _image_layers(
     run: Run, raw: official.Raw, wanted: Sequence[str], sentiment: Sentiment | None, texts: Texts | None
 ) -> list[LayerRows]:
@@ -147,28 +160,32 @@ def _image_layers(
 
 def _text_layers(
     run: Run, raw: official.Raw, wanted: Sequence[str], sentiment: Sentiment | None, texts: Texts | None
-) -> list[LayerRows]:
-    made = []
+) -> Iterator[LayerRows]:
     if "t4sa-text" in wanted and sentiment is not None:
-        made.append(make.t4sa_text_layer(sentiment, texts))
+        yield _fewer_tweets(run, raw, make.t4sa_text_layer(sentiment, texts))
     if "raw-text" in wanted and texts is not None:
-        made.append(make.raw_text_layer(texts))
-        run.ledger.drop("tweet", [str(i) for i in texts.repeated.tolist()], status.REPEATED)
+        run.ledger.drop("tweet", pa.array(texts.repeated), status.REPEATED)
+        yield _fewer_tweets(run, raw, make.raw_text_layer(texts))
+
+
+def _fewer_tweets(run: Run, raw: official.Raw, layer: LayerRows) -> LayerRows:
+    """A text layer without the removed tweets and those beyond the limit."""
     tweets, _ = official.read_removals(raw.removals) if raw.removals else (np.zeros(0, np.int64), None)
     if len(tweets):
-        run.report.checks["tweets removed from the text layers"] = sum(layer.table.num_rows for layer in made)
-        made = [_kept(run, layer, make.without(layer, tweets.tolist()), status.REMOVED) for layer in made]
-        run.report.checks["tweets removed from the text layers"] -= sum(layer.table.num_rows for layer in made)
+        kept = _kept(run, layer, make.without(layer, tweets.tolist()), status.REMOVED)
+        checks, name = run.report.checks, "tweets removed from the text layers"
+        checks[name] = checks.get(name, 0) + layer.table.num_rows - kept.table.num_rows
+        layer = kept
     if run.config.limit is not None:
-        made = [_kept(run, layer, make.limit_rows(layer, run.config.limit), status.BEYOND_LIMIT) for layer in made]
-    return made
+        layer = _kept(run, layer, make.limit_rows(layer, run.config.limit), status.BEYOND_LIMIT)
+    return layer
 
 
 def _kept(run: Run, before: LayerRows, after: LayerRows, reason: str) -> LayerRows:
     """`after`; the ledger learns why its other tweets went."""
     ids = before.table["tweet_id"]
     gone = ids.filter(pc.invert(pc.is_in(ids, after.table["tweet_id"].combine_chunks())))
-    run.ledger.drop("tweet", gone.cast(pa.string()), reason)
+    run.ledger.drop("tweet", gone, reason)
     return after
 
 
@@ -178,7 +195,7 @@ def _choose_layers(run: Run, built: Sequence[LayerRows], wanted: Sequence[str]) 
     for layer in built:
         is_image = layer.source is not None
         kind = "image" if is_image else "tweet"
-        keys = layer.table["key"] if is_image else layer.table["tweet_id"].cast(pa.string())
+        keys = layer.table["key" if is_image else "tweet_id"]
         if layer.name in names:
             run.ledger.keep(kind, keys, layer.name, layer.table["split"])
         else:
@@ -230,7 +247,7 @@ def _write(run: Run, raw: official.Raw, layers: Sequence[LayerRows]) -> dict[str
         run.say(f"Writing {len(jobs)} shards: {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free")
         output.claim(out, jobs, {layer.name: layer.source is not None for layer in layers}, state)
     with run.timed("write"):
-        bar = run.bar("write", sum(job.rows.num_rows for job in jobs))
+        bar = run.bar("write", sum(job.task.num_rows for job in jobs))
         written = write.write_jobs(jobs, engine=run.engine, progress=bar.update)
         bar.close()
     output.sweep(out)  # what a worker left that was killed while the others went on
@@ -252,6 +269,7 @@ def _write_build_notes(run: Run) -> None:
     run.ledger.write(folder)
     write_json(folder / "report.json", run.report.to_json())
     write_json(folder / "times.json", {"workers": run.config.workers, "seconds": run.seconds})
+    shutil.rmtree(run.state.folder / ROWS, ignore_errors=True)  # Windows keeps mapped files; the next run replaces them
 
 
 def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
@@ -263,6 +281,7 @@ def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
     sentiment, texts = _read_tables(run, raw, ["b-t4sa"])
     assert sentiment is not None
     (layer,) = image_layers(run, raw, sentiment, texts, with_further=False)
+    layer = make.store(layer, run.state.folder / ROWS)
     layer = replace(layer, provenance=_provenance(run, raw, layer))
     assert layer.source is not None
     run.ledger.keep("image", layer.table["key"], layer.name, layer.table["split"])

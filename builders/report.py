@@ -44,12 +44,13 @@ def count_rows(configs: Sequence[str], layers: Mapping[str, LayerRows]) -> list[
     for config in configs:
         for split, parts in CONFIGS[config].splits.items():
             here = [layers[layer] for layer, _ in parts]
+            has_label = all("label" in layer.table.column_names for layer in here)
+            columns = ["split", "label"] if has_label else ["split"]
             tables = [
-                layer.table.filter(pc.equal(layer.table["split"], part))
+                layer.table.select(columns).filter(pc.equal(layer.table["split"], part))
                 for layer, (_, part) in zip(here, parts, strict=True)
             ]
             listed = [layer.listed.get(part) for layer, (_, part) in zip(here, parts, strict=True)]
-            has_label = all("label" in table.column_names for table in tables)
             labels = (
                 np.concatenate([table["label"].to_numpy() for table in tables]) if has_label else np.zeros(0, np.int64)
             )

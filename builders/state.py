@@ -8,9 +8,8 @@ learn that there is nothing to do); their sha256 goes into the manifest.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from t4sa_data.errors import OutputLocked
-from t4sa_data.files import explain_os_errors, write_bytes
+from t4sa_data.files import atomic_file, explain_os_errors, write_bytes
+
+BATCH_ROWS = 65_536
+"""Rows of a large table that are handled at a time."""
 
 
 def fingerprint(*parts: object) -> str:
@@ -81,12 +83,11 @@ class State:
             lock.release()
 
 
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write a table as an Arrow IPC file, atomically."""
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, table.schema) as writer:
-        writer.write_table(table)
-    write_bytes(path, buffer.getvalue())
+def write_arrow(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write tables of one schema as an Arrow IPC file, atomically."""
+    with atomic_file(path) as sink, pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def read_arrow(path: Path) -> pa.Table:

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from builders.engine import Local
-from builders.layers import LayerRows
-from builders.state import State, fingerprint
+from builders.layers import SOURCE, LayerRows
+from builders.state import State, fingerprint, read_arrow
 from t4sa_data import release
 from t4sa_data.errors import ShardError, SourceChanged
 from t4sa_data.files import write_bytes
@@ -34,8 +34,10 @@ class Job:
 
     out: Path
     task: ShardTask
-    rows: pa.Table
-    source: pa.Table | None
+    file: Path
+    """Arrow file of the layer's rows; see `layers.store`."""
+    num_bytes: int
+    """Of its rows and images, about."""
     archives: tuple[Path, ...]
     formats: tuple[str, ...]
     key: str
@@ -55,17 +57,18 @@ def plan_jobs(
     """The shards of all layers, in release order."""
     jobs = []
     for layer in layers:
+        assert layer.file is not None
         wanted = tuple(fmt for fmt in formats if layer.source is not None or fmt == "parquet")
         key = fingerprint(WRITE_VERSION, layer.name, _rows_digest(layer.table), shard_bytes, dict(release.toolchain()))
+        row_bytes = layer.table.nbytes // max(1, layer.table.num_rows) if layer.source is not None else 0
         for task in release.plan_shards(layer.name, layer.table, layer.row_bytes, shard_bytes):
-            rows = slice(task.start, task.stop)
             name = f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
             jobs.append(
                 Job(
                     out=out,
                     task=task,
-                    rows=layer.table[rows],
-                    source=layer.source[rows] if layer.source else None,
+                    file=layer.file,
+                    num_bytes=int(layer.row_bytes[task.start : task.stop].sum()) + row_bytes * task.num_rows,
                     archives=tuple(archives),
                     formats=wanted,
                     key=key,
@@ -78,9 +81,9 @@ def plan_jobs(
 def _rows_digest(table: pa.Table) -> str:
     """What the records say, pixels' columns included."""
     digest = hashlib.sha256(content_digest(table).encode())
-    for name in ("width", "height", "phash", "duplicate_group"):
-        if name in table.column_names:
-            digest.update(json.dumps(table[name].to_pylist()).encode())
+    names = [name for name in ("width", "height", "phash", "duplicate_group") if name in table.column_names]
+    for batch in table.select(names).to_batches(max_chunksize=16_384):
+        digest.update(json.dumps(batch.to_pydict()).encode())
     return digest.hexdigest()
 
 
@@ -117,9 +120,9 @@ def write_jobs(
         DiskSpaceError, OutputError: see `files.atomic_file`.
     """
     todo = [job for job in jobs if not is_done(job)]
-    progress(sum(job.rows.num_rows for job in jobs) - sum(job.rows.num_rows for job in todo))
+    progress(sum(job.task.num_rows for job in jobs) - sum(job.task.num_rows for job in todo))
     for job, _ in zip(todo, engine.run(write_job, todo), strict=True):
-        progress(job.rows.num_rows)
+        progress(job.task.num_rows)
     return [_read_marker(job) for job in jobs]
 
 
@@ -127,10 +130,12 @@ def write_job(job: Job) -> None:
     """Write one shard in all its formats, then its marker."""
     kept = {fmt: file for fmt, file in _marked(job).items() if fmt not in job.formats}
     job.marker.unlink(missing_ok=True)  # while files of this name change, no marker may vouch for them
-    if job.source is None:
-        made = release.write_text_shard(job.out, job.task, job.rows)
+    rows = read_arrow(job.file).slice(job.task.start, job.task.num_rows)
+    if release.layer_kind(job.task.layer) == "text":
+        made = release.write_text_shard(job.out, job.task, rows)
     else:
-        made = release.write_shard(job.out, job.task, job.rows, _images(job), job.formats)
+        records = rows.drop_columns(list(SOURCE))
+        made = release.write_shard(job.out, job.task, records, _images(rows, job.archives), job.formats)
     files = {
         fmt: {
             "bytes": file.bytes,
@@ -158,16 +163,15 @@ def _read_marker(job: Job) -> dict[str, WrittenFile]:
     }
 
 
-def _images(job: Job) -> Iterator[bytes]:
-    """The bytes of the job's images in their order, each checked against the sha256 that inspection saw."""
-    assert job.source is not None
-    archive, offset, length = (job.source[name].to_pylist() for name in ("archive", "offset", "length"))
-    names = [str(job.archives[i].absolute()) for i in archive]
+def _images(rows: pa.Table, archives: Sequence[Path]) -> Iterator[bytes]:
+    """The bytes of the rows' images in their order, each checked against the sha256 that inspection saw."""
+    archive, offset, length = (rows[name].to_pylist() for name in SOURCE)
+    names = [str(archives[i].absolute()) for i in archive]
     spans = list(zip(names, offset, length, strict=True))
     with RangeReader(Path()) as reader:
         for span in spans[:READ_AHEAD]:
             reader.will_need(*span)
-        for i, (span, sha256) in enumerate(zip(spans, job.rows["sha256"].to_pylist(), strict=True)):
+        for i, (span, sha256) in enumerate(zip(spans, rows["sha256"].to_pylist(), strict=True)):
             if i + READ_AHEAD < len(spans):
                 reader.will_need(*spans[i + READ_AHEAD])
             try:
@@ -177,7 +181,7 @@ def _images(job: Job) -> Iterator[bytes]:
             if hashlib.sha256(data).hexdigest() != sha256:
                 raise SourceChanged(
                     "an image changed between two passes",
-                    got=job.rows["key"][i],
+                    got=rows["key"][i],
                     where=f"{span[0]}, byte {span[1]}",
                     hint="Leave the archive alone while it is read, or check its disk; then run again.",
                 )

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,11 +22,14 @@ from t4sa_data.errors import DiskSpaceError, OutputError
 
 TEMPORARY = ".t4sa-tmp"
 CHUNK_BYTES = 4 << 20
-_PENDING = 8  # chunks that may wait for the hashing thread: bounds memory to a few images
+GATHER_BYTES = 1 << 20
+_PENDING = 8  # pieces of `GATHER_BYTES` that may wait for the hashing thread
 
 
 class HashingFile:
     """A binary sink that hashes what it writes, in a thread of its own (sha256 releases the GIL).
+
+    Small writes are gathered: file and thread are given `GATHER_BYTES` at a time.
 
     Attributes: `num_bytes` written so far; `hexdigest()` after the last write.
     """
@@ -33,33 +37,56 @@ class HashingFile:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self._sha256 = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-        self._pending: list[Future[None]] = []
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[None]] = deque()
+        self._gathered: list[bytes] = []
+        self._num_gathered = 0
         self.num_bytes = 0
         self.closed = False
 
     def write(self, data: Any) -> int:
         """Write bytes; returns their count, as a file does."""
         data = bytes(data)
+        self._gathered.append(data)
+        self._num_gathered += len(data)
+        self.num_bytes += len(data)
+        if self._num_gathered >= GATHER_BYTES:
+            self._pass_on()
+        return len(data)
+
+    def _pass_on(self) -> None:
+        data = b"".join(self._gathered)
+        self._gathered, self._num_gathered = [], 0
         self._raw.write(data)
+        if len(data) < GATHER_BYTES and self._thread is None:  # a small file: no thread for it
+            self._sha256.update(data)
+            return
+        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="sha256")
         self._pending.append(self._thread.submit(self._sha256.update, data))
         if len(self._pending) >= _PENDING:
-            self._pending.pop(0).result()
-        self.num_bytes += len(data)
-        return len(data)
+            self._pending.popleft().result()
 
     def tell(self) -> int:
         """Bytes written so far."""
         return self.num_bytes
 
     def flush(self) -> None:
-        """Flush the file beneath."""
+        """Hand on what was gathered, and flush the file beneath."""
+        self._pass_on()
         self._raw.flush()
 
     def close(self) -> None:
-        """Wait for the hash; the file beneath stays open for fsync."""
-        self._thread.shutdown(wait=True)
+        """Hand on what was gathered and wait for the hash; the file beneath stays open for fsync."""
+        if not self.closed:
+            self._pass_on()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Write nothing more, not even what was gathered."""
         self.closed = True
+        self._gathered = []
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
 
     def readable(self) -> bool:
         """Always False: a sink."""
@@ -92,7 +119,7 @@ def atomic_file(path: Path) -> Iterator[HashingFile]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        raw = temporary.open("wb", buffering=1 << 20)
+        raw = temporary.open("wb")
         sink = HashingFile(raw)
         try:
             yield sink
@@ -103,7 +130,7 @@ def atomic_file(path: Path) -> Iterator[HashingFile]:
             temporary.replace(path)
             sync_folder(path.parent)
         except BaseException:
-            sink.close()
+            sink.abandon()
             _close_quietly(raw)
             temporary.unlink(missing_ok=True)
             raise

@@ -8,11 +8,13 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from t4sa_data import catalog
 from t4sa_data.errors import ConfigUnavailable, ManifestError, ReleaseNotFound, UnknownConfig
@@ -247,23 +249,32 @@ def content_digest(table: pa.Table) -> str:
     """
     digest = hashlib.sha256()
     names = ("key", "split", "label", "negative", "neutral", "positive", "tweet_id", "image_index", "text", "sha256")
-    for batch in table.to_batches(max_chunksize=65_536):
+    for batch in table.to_batches(max_chunksize=16_384):
         columns = [
-            batch.column(name).to_pylist() if name in batch.schema.names else [None] * batch.num_rows for name in names
+            _canonical(batch.column(name)) if name in batch.schema.names else repeat(_NULL, batch.num_rows)
+            for name in names
         ]
-        digest.update(b"".join(_canonical(value) for row in zip(*columns, strict=True) for value in row))
+        digest.update(b"".join(chain.from_iterable(zip(*columns, strict=True))))
     return digest.hexdigest()
 
 
-def _canonical(value: str | int | float | None) -> bytes:
-    if value is None:
-        return b"\xff\xff\xff\xff"
-    if isinstance(value, str):
-        data = value.encode("utf-8", "surrogatepass")
-        return struct.pack("<i", len(data)) + data
-    if isinstance(value, float):
-        return struct.pack("<if", 4, np.float32(value))
-    return struct.pack("<iq", 8, value)
+_NULL = b"\xff\xff\xff\xff"
+
+
+def _canonical(column: pa.Array) -> Iterable[bytes]:
+    """Each value of a column, behind its length."""
+    if column.type == pa.string():
+        values = column.cast(pa.binary()).to_pylist()
+        return [_NULL if value is None else struct.pack("<i", len(value)) + value for value in values]
+    kind = "<f4" if pa.types.is_floating(column.type) else "<i8"
+    records = np.empty(len(column), dtype=[("length", "<i4"), ("value", kind)])
+    records["length"] = records.dtype["value"].itemsize
+    records["value"] = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+    data, width = records.tobytes(), records.itemsize
+    values = [data[i : i + width] for i in range(0, len(data), width)]
+    for i in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
+        values[i] = _NULL
+    return values
 
 
 def count_classes(label: pa.ChunkedArray) -> tuple[int, ...]:

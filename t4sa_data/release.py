@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,11 @@ class ShardTask:
     start: int
     stop: int
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the shard."""
+        return self.stop - self.start
+
     def name(self, fmt: str) -> str:
         """The shard's path below the release's folder."""
         return f"{self.layer}/{self.split}-{self.index:05d}-of-{self.count:05d}{SUFFIXES[fmt]}"
@@ -114,20 +119,32 @@ class Layer:
     quarantined: Mapping[str, Sequence[str]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def content_digest(self) -> str:
+        """See `manifest.content_digest`."""
+        return content_digest(self.table)
 
-def in_release_order(table: pa.Table) -> pa.Table:
-    """Rows sorted by split (train, validation, test), inside a split by `plan.release_order`.
+
+def row_order(table: pa.Table) -> npt.NDArray[np.int64]:
+    """The order of a layer's rows: by split (train, validation, test), inside a split by `plan.release_order`.
 
     Args:
         table: columns `split`, `tweet_id` and, for image layers, `image_index`.
+
+    Returns:
+        shape (rows,): positions in `table`.
     """
     tweet_id = np.asarray(table["tweet_id"], dtype=np.int64)
     has_images = "image_index" in table.schema.names
     image_index = np.asarray(table["image_index"] if has_images else np.zeros_like(tweet_id), dtype=np.int8)
     order = plan.release_order(tweet_id, image_index)
     splits = np.asarray(pc.index_in(table["split"], pa.array(SPLITS)), dtype=np.int8)
-    order = order[np.argsort(splits[order], kind="stable")]
-    return table.take(pa.array(order)).combine_chunks()
+    return order[np.argsort(splits[order], kind="stable")]
+
+
+def in_release_order(table: pa.Table) -> pa.Table:
+    """Rows in the order of `row_order`."""
+    return table.take(pa.array(row_order(table))).combine_chunks()
 
 
 def plan_shards(
@@ -220,15 +237,15 @@ def write_text_shard(out: Path, task: ShardTask, rows: pa.Table) -> dict[str, Wr
 
 def sample_table(layer: Layer, fmt: str) -> pa.Table:
     """The layer's sample table for one format: its records, and where each image is in that format's shards."""
-    names = [task.name(fmt) for task in layer.tasks for _ in range(task.start, task.stop)]
+    names = pa.chunked_array([pa.repeat(task.name(fmt), task.num_rows) for task in layer.tasks], pa.string())
     offsets = [written[fmt].offsets for written in layer.written] or [np.zeros(0, np.int64)]
     return _with_places(layer.table, names, np.concatenate(offsets), layer.image_bytes)
 
 
-def _with_places(table: pa.Table, files: Sequence[str], offsets: Any, lengths: Any) -> pa.Table:
-    for name, column in (("file", files), ("offset", offsets), ("length", lengths)):
-        table = table.append_column(TABLE.field(name), pa.array(column, TABLE.field(name).type))
-    return table.select(TABLE.names).combine_chunks()
+def _with_places(table: pa.Table, files: pa.Array | pa.ChunkedArray, offsets: Any, lengths: Any) -> pa.Table:
+    for name, column in (("file", files), ("offset", pa.array(offsets)), ("length", pa.array(lengths))):
+        table = table.append_column(TABLE.field(name), column.cast(TABLE.field(name).type))
+    return table.select(TABLE.names)
 
 
 def seal(out: Path, fmt: str, layers: Sequence[Layer], *, keep: Manifest | None = None) -> Manifest:
@@ -269,7 +286,7 @@ def seal_in_place(
         archives: the archives, names relative to `raw`.
     """
     folder = Path(raw) / FOLDERS["in-place"]
-    table = _with_places(layer.table, files, offsets, layer.image_bytes)
+    table = _with_places(layer.table, pa.array(files, pa.string()), offsets, layer.image_bytes)
     files_made = [_write_table_file(folder, layer.name, table)]
     manifest = Manifest(
         format="in-place",
@@ -303,7 +320,7 @@ def _layer_entry(layer: Layer) -> LayerEntry:
     return LayerEntry(
         kind=layer_kind(layer.name),
         splits=splits,
-        content_digest=content_digest(layer.table),
+        content_digest=layer.content_digest,
         provenance=layer.provenance,
     )
 
@@ -313,7 +330,7 @@ def _seal_layer(folder: Path, layer: Layer, fmt: str) -> list[FileEntry]:
     has_label = "label" in layer.table.schema.names
     files = []
     for task, written in zip(layer.tasks, layer.written, strict=True):
-        rows = layer.table.slice(task.start, task.stop - task.start)
+        rows = layer.table.slice(task.start, task.num_rows)
         files.append(
             FileEntry(
                 name=task.name(fmt),
@@ -332,7 +349,7 @@ def _seal_layer(folder: Path, layer: Layer, fmt: str) -> list[FileEntry]:
         shards: dict[str, dict[str, int]] = {}
         for task, written in zip(layer.tasks, layer.written, strict=True):
             name = task.name(fmt)
-            shards.setdefault(task.split, {})[name.split("/")[1]] = task.stop - task.start
+            shards.setdefault(task.split, {})[name.split("/")[1]] = task.num_rows
             files.append(_write_file(folder, f"{name}.idx", tar_index(written[fmt].sample_offsets.tolist())))
         files += [_write_file(folder, f"{layer.name}/{k}", v) for k, v in layer_sidecars(shards).items()]
     return files

@@ -128,18 +128,17 @@ def to_json(row: dict[str, Any]) -> bytes:
     >>> json.loads(to_json(row))["tweet_id"], json.loads(to_json(row))["negative"]
     ('1152921504606846977', 0.1)
     """
-    made: dict[str, Any] = {}
-    for field in RECORD:
-        value = row[field.name]
-        if value is None:
-            made[field.name] = None
-        elif field.name == "tweet_id":
-            made[field.name] = str(value)
-        elif field.type == pa.float32():
-            made[field.name] = float(str(np.float32(value)))
-        else:
-            made[field.name] = value
-    return json.dumps(made, ensure_ascii=False, separators=(", ", ": ")).encode()
+    made = {name: row[name] for name in _NAMES}
+    made["tweet_id"] = str(made["tweet_id"])
+    for name in _FLOATS:
+        if made[name] is not None:
+            made[name] = float(str(np.float32(made[name])))
+    return _ENCODER.encode(made).encode()
+
+
+_NAMES = tuple(RECORD.names)
+_FLOATS = tuple(field.name for field in RECORD if field.type == pa.float32())
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def from_json(data: bytes) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from t4sa_data import release
 from t4sa_data.miniature import make_samples
-from t4sa_data.testing import make_release
+from t4sa_data.testing import OfficialArchive, make_official_archive, make_release
 from t4sa_data.testing.releases import record_table
+
+if TYPE_CHECKING:
+    from builders.prepare import Outcome
 
 NUM_SAMPLES = 60
 
@@ -65,3 +70,31 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> OfficialArchive:
+    """The official packages in miniature, a further archive included. Not to be changed by a test."""
+    from tests.helpers_release import NUM_EXTRA, NUM_IMAGES
+
+    return make_official_archive(tmp_path_factory.mktemp("raw"), NUM_IMAGES, num_extra=NUM_EXTRA)
+
+
+@pytest.fixture(scope="session")
+def full(archive: OfficialArchive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """Everything these inputs allow, both formats. Not to be changed by a test."""
+    from tests.helpers_release import build  # the ground floor's tests run without the builders
+
+    out = tmp_path_factory.mktemp("full")
+    return out, build(archive, out)
+
+
+@pytest.fixture(scope="session")
+def built(full: tuple[Path, Outcome]) -> Path:
+    return full[0]
+
+
+@pytest.fixture
+def raw(archive: OfficialArchive, tmp_path: Path) -> Path:
+    """A copy of the packages to change."""
+    return Path(shutil.copytree(archive.folder, tmp_path / "raw"))

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from builders.prepare import Outcome, prepare
 from builders.run import PrepareConfig
+from t4sa_data.manifest import load_manifest
 from t4sa_data.testing import OfficialArchive, check_release
 from t4sa_data.testing.archive import EXTRA_NAME
 
@@ -30,6 +31,10 @@ PROBABILITIES = ("negative", "neutral", "positive")
 FLOATS = (*PROBABILITIES, "confidence")
 TRUTH = ("image", "label", "split", "tweet_id", "image_index", *FLOATS, "text", "sha256")
 """Columns that follow from the archive alone."""
+NUM_IMAGES, NUM_EXTRA = 66, 15
+"""Of the archive that the fixture `archive` makes."""
+IMAGE_LAYERS = ("b-t4sa", "unique", "duplicates")
+CONFIGS = ("b-t4sa", "t4sa-unique", "t4sa", "raw-text", "t4sa-text")
 SHARD = re.compile(r"(train|validation|test)-(\d{5})-of-(\d{5})\.(parquet|tar)")
 
 
@@ -81,6 +86,33 @@ def truth_of(archive: OfficialArchive) -> dict[str, dict[str, Any]]:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
     return made
+
+
+def duplicates_of(archive: OfficialArchive) -> set[str]:
+    """Keys of the further images that are near-duplicates of listed ones: every third, as the archive promises."""
+    return set(list(archive.extra)[2::3])
+
+
+def layer_truth(archive: OfficialArchive, layer: str) -> dict[str, dict[str, Any]]:
+    truth, copies = truth_of(archive), duplicates_of(archive)
+    wanted = {
+        "b-t4sa": set(archive.images),
+        "unique": set(archive.extra) - copies,
+        "duplicates": copies,
+    }[layer]
+    return {key: row for key, row in truth.items() if key in wanted}
+
+
+def layer_digest(out: Path, layer: str, folder: str = "t4sa") -> str:
+    return load_manifest(out / folder).layers[layer].content_digest
+
+
+def ledger_of(out: Path) -> list[dict[str, Any]]:
+    return pq.read_table(out / "build" / "ledger.parquet").to_pylist()
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "build" / "report.json").read_bytes())
 
 
 def shards(out: Path, fmt: str, layer: str) -> list[Path]:

@@ -182,7 +182,7 @@ def test_state_keeps_values_under_their_fingerprint(tmp_path: Path) -> None:
     assert State(tmp_path / "state").load("index", "abc") == {"n": [1, None]}
     assert state.load("index", "abd") is None and state.load("other", "abc") is None
     table = pa.table({"n": [1, 2, 3], "s": ["a", None, "\u00e9"]})
-    write_arrow(state.path("index", "abc", "x.arrow"), table)
+    write_arrow(state.path("index", "abc", "x.arrow"), table.schema, [table])
     assert read_arrow(state.path("index", "abc", "x.arrow")).equals(table)
 
 
@@ -213,10 +213,10 @@ def test_the_funnel_adds_up(tmp_path: Path, told: list[tuple[str, list[str], str
     for number, (kind, splits, where) in enumerate(told):
         keys = [f"{number}-{i}" for i in range(len(splits))]
         if "/" in where:
-            ledger.drop(kind, keys, where)
+            ledger.drop(kind, pa.array(keys, pa.string()), where)
             expected += [(kind, key, None, None, where) for key in keys]
         else:
-            ledger.keep(kind, keys, where, splits)
+            ledger.keep(kind, pa.array(keys, pa.string()), where, pa.array(splits, pa.string()))
             expected += [(kind, key, where, split, None) for key, split in zip(keys, splits, strict=True)]
     ledger.write(tmp_path)
     rows = [tuple(row.values()) for row in pq.read_table(tmp_path / LEDGER_NAME).to_pylist()]

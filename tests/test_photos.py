@@ -43,7 +43,7 @@ from tests.helpers_release import (  # isort: skip
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 """What may stand under a .jpg name and be kept; nothing else was ever uploaded to Twitter."""
-NUM_FAST = 150
+NUM_FAST = 70
 LARGE_BYTES = 700_000
 
 pytestmark = [
@@ -140,7 +140,7 @@ def rows(out: Path) -> Rows:
 
 def test_pyarrow_tarfile_and_table_agree_with_the_archive(out: Path, rows: Rows, archive: OfficialArchive) -> None:
     expected = truth_of(archive)
-    assert len(expected) >= 100
+    assert len(expected) >= 60
     assert_truth(rows, expected)
     assert read_tars(out, "b-t4sa") == rows
     for folder in ("t4sa", "t4sa-wds"):
@@ -214,7 +214,7 @@ READERS: dict[str, Callable[[Path, str, Path], Rows]] = {
 def test_other_readers_give_the_same_rows(out: Path, rows: Rows, tmp_path: Path, reader: str) -> None:
     for split in SPLITS:
         expected = [row for row in rows if row["split"] == split]
-        assert len(expected) >= 10
+        assert len(expected) >= 5
         got = READERS[reader](out, split, tmp_path)
         assert [row["key"] for row in got] == [row["key"] for row in expected]
         for one, other in zip(got, expected, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,9 +255,23 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case.file.removesuffix('.txt')}: {case.name}")
+NOT_MENDED, MENDED = False, True
+MENDED_FAST = 9
+"""Of the rows, every so many-th is mended and built in the fast suite too."""
+
+
+def rows() -> Iterator[Any]:
+    for number, case in enumerate(REFUSED):
+        name = f"{case.file.removesuffix('.txt')}: {case.name}"
+        yield pytest.param(case, NOT_MENDED, id=name)
+        slow = () if number % MENDED_FAST == 0 else (pytest.mark.slow,)
+        yield pytest.param(case, MENDED, id=f"{name}, mended", marks=slow)
+
+
+@pytest.mark.parametrize(("case", "mended"), list(rows()))
 def test_what_cannot_be_built_is_refused_by_name(
     case: Refused,
+    mended: bool,
     raw: Raw,
     archive: OfficialArchive,
     undisturbed: Path,
@@ -274,6 +288,8 @@ def test_what_cannot_be_built_is_refused_by_name(
     for words in (case.file, *case.says, *said):
         assert words in message
     assert_nothing_written(tmp_path / "out")
+    if not mended:
+        return
     Raw.copy(archive, tmp_path / "raw")
     build(tmp_path / "raw", tmp_path / "out")
     assert digests(tmp_path / "out") == digests(undisturbed)

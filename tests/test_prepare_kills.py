@@ -1,14 +1,11 @@
 """`prepare` gives the same bytes whatever the number of workers, and whatever is killed on the way.
 
-Real processes are killed with SIGKILL: at random moments (seeded, spread over the stages), and, in `drive`, exactly
-before and after every rename and removal of a file.
+Real processes are killed with SIGKILL: at random moments (seeded, spread over the stages), and, in `deaths.drive`,
+exactly before and after every rename and removal of a file.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
 import json
 import os
 import random
@@ -22,15 +19,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from t4sa_data.files import TEMPORARY
-from t4sa_data.manifest import load_manifest
 from t4sa_data.testing import OfficialArchive, make_official_archive
 from t4sa_data.testing.archive import EXTRA_NAME
 
+from tests.deaths import assert_nothing_half  # isort: skip
 from tests.helpers_release import assert_sound, build, differences, digests  # isort: skip
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes in /proc")
@@ -152,15 +149,6 @@ def began(stage: str, out: Path, since: float) -> bool:
     return not MOMENTS[stage]
 
 
-def assert_nothing_half(out: Path) -> None:
-    """Whatever stands under a final name is whole: a manifest names only files that are there, byte for byte."""
-    for path in out.glob("t4sa*/manifest.json"):
-        manifest = load_manifest(path.parent)
-        for entry in manifest.files:
-            data = manifest.path(path.parent, entry).read_bytes()
-            assert hashlib.sha256(data).hexdigest() == entry.sha256, f"{path.parent.name}/{entry.name}"
-
-
 def temporaries(out: Path) -> list[str]:
     return [path.relative_to(out).as_posix() for path in out.rglob(f"*{TEMPORARY}*")]
 
@@ -196,14 +184,6 @@ def kill_at_random(
     return hits
 
 
-def test_two_workers_write_the_bytes_of_one(
-    archive: OfficialArchive, undisturbed: dict[str, str], tmp_path: Path
-) -> None:
-    Command(archive.folder, tmp_path, 2).finish()
-    assert differences(digests(tmp_path), undisturbed) == []
-    assert temporaries(tmp_path) == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_any_number_of_workers_writes_the_same_bytes(
@@ -213,14 +193,12 @@ def test_any_number_of_workers_writes_the_same_bytes(
     assert differences(digests(tmp_path), undisturbed) == []
 
 
-def test_killed_twice_and_run_again(archive: OfficialArchive, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    for stage, delay in (("inspection", 0.3), ("write", 0.1)):
-        running = Command(archive.folder, tmp_path / "out", 2)
-        assert running.wait_for(lambda: began(stage, tmp_path / "out", running.started))  # noqa: B023 - called at once
-        time.sleep(delay)
-        running.kill()
-        assert_nothing_half(tmp_path / "out")
-    Command(archive.folder, tmp_path / "out", 1).finish()
+def test_killed_and_run_again(archive: OfficialArchive, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    running = Command(archive.folder, tmp_path / "out", 2)
+    assert running.wait_for(lambda: began("write", tmp_path / "out", running.started))
+    running.kill()
+    assert_nothing_half(tmp_path / "out")
+    Command(archive.folder, tmp_path / "out", 2).finish()
     assert differences(digests(tmp_path / "out"), undisturbed) == []
     assert temporaries(tmp_path / "out") == []
 
@@ -266,17 +244,9 @@ def run_with_dying_worker(raw: Path, out: Path, folder: Path, at: str, expected:
     assert differences(digests(out), expected) == []
 
 
-def test_a_worker_dies_while_it_writes_a_shard(tmp_path: Path) -> None:
-    few = make_official_archive(tmp_path / "raw", 100)  # one chunk of inspection: no pool for it
-    build(few, tmp_path / "undisturbed", shard_bytes=SHARD_BYTES)
-    run_with_dying_worker(few.folder, tmp_path / "out", tmp_path / "site", ".tar", digests(tmp_path / "undisturbed"))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["build/state/inspection-", ".parquet", "build/state/write/"])
-def test_a_worker_dies_at_another_file(
-    archive: OfficialArchive, undisturbed: dict[str, str], tmp_path: Path, at: str
-) -> None:
+@pytest.mark.parametrize("at", ["build/state/inspection-", ".parquet", ".tar", "build/state/write/"])
+def test_a_worker_dies(archive: OfficialArchive, undisturbed: dict[str, str], tmp_path: Path, at: str) -> None:
     run_with_dying_worker(archive.folder, tmp_path / "out", tmp_path / "site", at, undisturbed)
 
 
@@ -307,129 +277,9 @@ def test_workers_killed_at_random_moments(
 # Every point at which a file gets its final name, or goes.
 
 
-def die(_number: int) -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("still alive")
-
-
-class Points:
-    """Counts renames and removals, and calls `act` just before or after one of them.
-
-    Args:
-        number: which, from 0; -1 for none.
-        side: `before` or `after` it.
-        act: what happens there.
-    """
-
-    def __init__(self, number: int, side: str, act: Callable[[int], Any] = die) -> None:
-        self.number, self.side, self.act, self.count = number, side, act, 0
-        for name in ("replace", "unlink"):
-            setattr(os, name, self._counted(getattr(os, name)))
-
-    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> None:
-            here, self.count = self.count == self.number, self.count + 1
-            if here and self.side == "before":
-                self.act(self.number)
-            try:
-                function(*args, **kwargs)
-            finally:
-                if here and self.side == "after":
-                    self.act(self.number)
-
-        return counted
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """Run something in a forked process; its exit status as `waitpid` gives it."""
-    sys.stdout.flush()
-    number = os.fork()
-    if number == 0:
-        try:
-            work()
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(number, 0)[1]
-
-
-def drive(raw: str, folder: str, before: dict[str, Any] | None, choices: dict[str, Any], every: int) -> None:
-    """In a process without threads: build, die at a point, build again, compare; for each `every`-th point.
-
-    Prints JSON: `points` there are, `tried` of them, and `faults`.
-
-    Args:
-        raw: RAW.
-        folder: for the builds.
-        before: what a build before had chosen, which this one replaces or adds to; None for an empty folder.
-        choices: what the build that dies has chosen.
-        every: 1 for all points on both sides, 2 for all on one.
-    """
-    os.fsync = void  # it makes files survive a power cut; a killed process leaves what it wrote to the system anyway
-    start, work = Path(folder) / "start", Path(folder) / "out"
-    for some in (before or {}, choices):
-        some |= {name: Path(some[name]) for name in ("removals",) if name in some}
-
-    def again() -> None:
-        build(work if choices.get("in_place") else Path(raw), work, **choices)
-
-    def reset() -> None:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(start, work)
-
-    if choices.get("in_place"):
-        shutil.copytree(raw, start)
-    else:
-        start.mkdir()
-    if before is not None and in_child(lambda: void(build(Path(raw), start, **before))) != 0:
-        sys.exit("the build before failed")
-    reset()
-    counted = Path(folder) / "counted"
-
-    def count() -> None:
-        points = Points(-1, "before")
-        again()
-        counted.write_text(json.dumps([points.count, sorted(sys.modules)]))
-
-    if in_child(count) != 0:
-        sys.exit("the undisturbed build failed")
-    num_points, modules = json.loads(counted.read_text())
-    for name in modules:  # once here, not in each child
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    expected, faults, tried = digests(work), [], 0
-    for number in range(2 * num_points)[::every]:
-        point, side = number // 2, ("before", "after")[number % 2]
-        tried += 1
-        reset()
-
-        def doomed() -> None:
-            Points(point, side)  # noqa: B023 - called at once
-            again()
-
-        status = in_child(doomed)
-        told = f"{side} point {point} of {num_points}"
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            faults.append(f"{told}: ended with {status}, not killed")
-        try:
-            assert_nothing_half(work)
-        except (AssertionError, OSError) as error:
-            faults.append(f"{told}: a manifest that does not hold: {str(error).splitlines()[0]}")
-        if in_child(again) != 0:
-            faults.append(f"{told}: the same command fails afterwards")
-        elif wrong := differences(digests(work), expected):
-            faults.append(f"{told}: other bytes afterwards: {wrong[:4]}")
-    print(json.dumps({"points": num_points, "tried": tried, "faults": faults}))
-
-
-def void(_value: object) -> None:
-    """Nothing of a value."""
-
-
 def sweep(raw: Path, folder: Path, before: dict[str, Any] | None, choices: dict[str, Any], every: int) -> None:
     arguments = (str(raw), str(folder), before, choices, every)
-    code = f"from tests.test_prepare_kills import drive; drive(*{arguments!r})"
+    code = f"from tests.deaths import drive; drive(*{arguments!r})"
     start = time.monotonic()
     made = subprocess.run(
         [sys.executable, "-c", code],
@@ -471,9 +321,8 @@ def scenario(small: OfficialArchive, name: str) -> tuple[dict[str, Any] | None, 
     return before, choices | files
 
 
-@pytest.mark.parametrize(("name", "every"), [("fresh", 23), ("smaller shards", 31)])
-def test_dying_at_some_renames(small: OfficialArchive, tmp_path: Path, name: str, every: int) -> None:
-    sweep(small.folder, tmp_path, *scenario(small, name), every)
+def test_dying_at_some_renames(small: OfficialArchive, tmp_path: Path) -> None:
+    sweep(small.folder, tmp_path, *scenario(small, "fresh"), 31)
 
 
 @pytest.mark.slow

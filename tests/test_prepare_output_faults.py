@@ -185,6 +185,7 @@ def run_cli(
     )
 
 
+@pytest.mark.slow
 def test_the_disk_runs_full(archive: OfficialArchive, undisturbed: Path, tmp_path: Path) -> None:
     whole = release_files(undisturbed)
     largest = max(whole, key=lambda name: len(whole[name]))
@@ -202,13 +203,16 @@ def test_the_disk_runs_full(archive: OfficialArchive, undisturbed: Path, tmp_pat
     assert release_files(tmp_path / "out") == whole
 
 
-def test_the_disk_runs_full_at_every_stage(archive: OfficialArchive, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_disk_runs_full_at_every_stage(
+    archive: OfficialArchive, undisturbed: Path, tmp_path: Path, num: int
+) -> None:
     """Files may grow a little more each time, so that each kind of file is the one that does not fit."""
     whole, out = release_files(undisturbed), tmp_path / "out"
     sizes = sorted({len(data) for data in files_of(undisturbed).values()} - {0})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     said = set()
-    for size in sizes[::3]:
+    for size in sizes[::num]:
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, hard))
             with pytest.raises(errors.DiskSpaceError) as caught:

@@ -88,7 +88,7 @@ def test_installed_wheel_prepares_a_miniature_from_a_foreign_folder(installed: P
         assert command in shown
     make = "from t4sa_data.testing import make_official_archive; make_official_archive('raw', 45)"
     run(python, "-c", make, cwd=tmp_path)
-    run(t4sa, "prepare", "raw", "--out", "out", "--workers", "2", cwd=tmp_path)
+    run(t4sa, "prepare", "raw", "--out", "out", "--workers", "1", cwd=tmp_path)
     assert (tmp_path / "out/t4sa/manifest.json").is_file()
     assert (tmp_path / "out/t4sa-wds/manifest.json").is_file()
     assert run(t4sa, "check", "out", "--deep", cwd=tmp_path).startswith("ok")

@@ -113,7 +113,7 @@ def _walk_archive(path: Path, kept: Path) -> dict[str, object]:
         }
     )
     _refuse_duplicates(table, path)
-    write_arrow(kept, table)
+    write_arrow(kept, table.schema, [table])
     return {"lists": lists, "others": others}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builders import ledger as status
 from builders.keys import Ints, Packed, find, pack
@@ -306,6 +307,6 @@ def pack_table(table: pa.Table) -> np.ndarray:
     return pack(table["tweet_id"].to_numpy(), table["image_index"].to_numpy())
 
 
-def keys_of(tweet_id: Ints, image_index: np.ndarray) -> list[str]:
-    """Keys as text."""
-    return [make_key(t, k) for t, k in zip(tweet_id.tolist(), image_index.tolist(), strict=True)]
+def keys_of(tweet_id: Ints, image_index: np.ndarray) -> pa.Array:
+    """Keys as text (`schema.make_key` of each)."""
+    return pc.binary_join_element_wise(*(pa.array(part).cast(pa.string()) for part in (tweet_id, image_index)), "-")

@@ -46,7 +46,7 @@ class Texts:
 
     tweet_id: Ints
     """Shape (n,), in the file's order."""
-    text: pa.ChunkedArray
+    text: pa.Array
     """Strings, n of them."""
     num_rows: int
     """Rows of the file, wanted or not."""
@@ -237,7 +237,8 @@ def read_texts(path: Path, wanted: Ints | None = None) -> Texts:
         if len(texts) == _CHUNK_ROWS:
             flush()
     flush()
-    tweet_id, text = np.concatenate(kept_ids), pa.chunked_array(chunks, pa.string())
+    tweet_id, text = np.concatenate(kept_ids), pa.concat_arrays(chunks)  # one array: `take` copies many into one
+    chunks.clear()
     first = first_of_each(tweet_id)
     if len(first) == len(tweet_id):
         return Texts(tweet_id=tweet_id, text=text, num_rows=num_rows)

@@ -26,7 +26,7 @@ from t4sa_data.shards import RangeReader
 
 SAMPLED_IMAGES = 24
 """Images decoded to tell how long the rest will take."""
-WRITE_SHARE = 0.15
+WRITE_SHARE = 0.1
 """Time that writing one format takes, as a share of inspection's (benchmarks/build.py)."""
 
 

@@ -114,11 +114,7 @@ def image_spans(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     """
     offsets: list[int] = []
     lengths: list[int] = []
-    with (
-        pq.ParquetFile(path) as parquet,
-        Path(path).open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
+    with pq.ParquetFile(path) as parquet, Path(path).open("rb") as file:
         for group in range(parquet.metadata.num_row_groups):
             chunk = parquet.metadata.row_group(group).column(0)
             where = f"{path}, row group {group}"
@@ -129,11 +125,15 @@ def image_spans(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
             ):
                 raise ShardError("images are not addressable", expected="image.bytes, PLAIN, uncompressed", where=where)
             start, found = chunk.data_page_offset, len(offsets)
+            base = start - start % mmap.ALLOCATIONGRANULARITY
+            length = start + chunk.total_compressed_size - base
             try:
-                for offset, length in _plain_values(data, start, start + chunk.total_compressed_size, where):
-                    offsets.append(offset)
-                    lengths.append(length)
-            except (struct.error, IndexError, KeyError, TypeError) as error:  # what damaged pages lead to
+                # One row group at a time: a map of the whole file would count as this process's memory.
+                with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=base) as data:
+                    for position, num_bytes in _plain_values(data, start - base, where):
+                        offsets.append(base + position)
+                        lengths.append(num_bytes)
+            except (struct.error, IndexError, KeyError, TypeError, ValueError) as error:  # what damaged pages lead to
                 raise ShardError("a page does not add up (null images?)", got=repr(error), where=where) from error
             if len(offsets) - found != chunk.num_values:
                 raise ShardError(
@@ -142,9 +142,9 @@ def image_spans(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return np.array(offsets, dtype=np.int64), np.array(lengths, dtype=np.int64)
 
 
-def _plain_values(data: mmap.mmap, position: int, stop: int, where: str) -> Iterator[tuple[int, int]]:
-    """(offset, length) of each value of a PLAIN BYTE_ARRAY column chunk, through all its pages from `position`."""
-    while position < stop:
+def _plain_values(data: mmap.mmap, position: int, where: str) -> Iterator[tuple[int, int]]:
+    """(offset, length) of each value of a PLAIN BYTE_ARRAY column chunk: its pages from `position` to the end."""
+    while position < len(data):
         header, body = _thrift_struct(data, position)
         size, data_page = header[3], header.get(5)  # PageHeader: 2 uncompressed size, 3 compressed size, 5 data page
         if header[1] != 0 or data_page is None or data_page[2] != 0:

@@ -15,6 +15,8 @@ from t4sa_data.errors import T4SAError
 
 if TYPE_CHECKING:
     from t4sa_data import catalog, testing
+    from t4sa_data.credentials import login, logout
+    from t4sa_data.downloading import download
     from t4sa_data.loading import load_dataset, register, unregister
     from t4sa_data.manifest import Manifest, load_manifest
 
@@ -25,8 +27,11 @@ __all__ = [
     "T4SAError",
     "__version__",
     "catalog",
+    "download",
     "load_dataset",
     "load_manifest",
+    "login",
+    "logout",
     "register",
     "testing",
     "unregister",
@@ -34,8 +39,11 @@ __all__ = [
 
 _HOMES = {
     "Manifest": "t4sa_data.manifest",
+    "download": "t4sa_data.downloading",
     "load_dataset": "t4sa_data.loading",
     "load_manifest": "t4sa_data.manifest",
+    "login": "t4sa_data.credentials",
+    "logout": "t4sa_data.credentials",
     "register": "t4sa_data.loading",
     "unregister": "t4sa_data.loading",
 }

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from t4sa_data import commands
 from t4sa_data.errors import T4SAError
 
 GROUP = "t4sa_data.commands"
@@ -192,6 +193,11 @@ def cite() -> None:
     from t4sa_data.catalog import CITATION
 
     typer.echo(CITATION.rstrip())
+
+
+app.command()(commands.download)
+app.command()(commands.login)
+app.command()(commands.logout)
 
 
 def main() -> None:

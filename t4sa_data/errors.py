@@ -105,6 +105,55 @@ class SourceChanged(T4SAError):
     """An input changed between two passes of the same build."""
 
 
+# Download.
+class UnknownPackage(T4SAError):
+    """A package name that the catalog does not have."""
+
+
+class CredentialsError(T4SAError):
+    """User name and password are missing, refused, or would go where they must not."""
+
+
+class CredentialsMissing(CredentialsError):
+    """The site asks for user name and password, and no source has them."""
+
+
+class CredentialsRefused(CredentialsError):
+    """The site does not take the user name and password, or forbids the file to them."""
+
+
+class CredentialsInURL(CredentialsError):
+    """A URL with a user name or a password in it."""
+
+
+class InsecureTransport(CredentialsError):
+    """A password would go over plain http, or from https to http."""
+
+
+class NetrcError(CredentialsError):
+    """A netrc file that others may read, or that does not parse."""
+
+
+class DownloadError(T4SAError):
+    """A file did not come, or what came is not the file."""
+
+
+class ServerFault(DownloadError):
+    """The site failed again and again: errors, cuts, stalls, answers that contradict each other."""
+
+
+class NotOnServer(DownloadError):
+    """The site has no such file."""
+
+
+class WrongContent(DownloadError):
+    """What the site sent is not a file of this kind (a login page, compressed bytes, another format)."""
+
+
+class RecordedDiffers(DownloadError):
+    """A file whose sha256 is not the one that was recorded when it came first."""
+
+
 # Images.
 class BadImage(T4SAError):
     """Bytes that do not decode to a picture within the limits; `reason` is the ledger's constant."""

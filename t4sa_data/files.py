@@ -186,6 +186,23 @@ def write_bytes(path: Path, data: bytes) -> str:
     return sink.hexdigest()
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Write a small file that only its owner may read (mode 0600 from the first byte on), atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def write_json(path: Path, value: object) -> str:
     """Write JSON atomically, indented, in the order given; returns the file's sha256."""
     return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,241 @@
+"""Gated download of the official packages: resumable across runs, verified, polite.
+
+`download` is the whole of it; `transfer` brings one file, `replies` says what an answer means, `site` sends requests
+and keeps credentials at home, `part` keeps what has come, `registry` what a file was when it came first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from t4sa_data import catalog, credentials, places
+from t4sa_data.catalog import Package
+from t4sa_data.downloading import content
+from t4sa_data.downloading.part import Part
+from t4sa_data.downloading.registry import Entry, Registry, require_same
+from t4sa_data.downloading.site import Limits, Site
+from t4sa_data.downloading.transfer import Transfer
+from t4sa_data.errors import OutputLocked, UnknownPackage
+from t4sa_data.files import explain_os_errors, sha256_file
+
+__all__ = ["Downloaded", "Limits", "Site", "download", "plan"]
+
+MAX_FILES = 2
+"""Files at a time, one connection each: the site is a university's."""
+LOCK_NAME = ".t4sa-download.lock"
+Progress = Callable[[str, int, int | None], object]
+"""Called with a package's name, the bytes that are here and those of the whole file (None: not known)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """One file that is here and whole."""
+
+    name: str
+    """Of the package."""
+    path: Path
+    num_bytes: int
+    sha256: str
+    recorded: bool
+    """Its checksum was recorded just now; False: it is the one that was recorded before."""
+
+
+def plan(packages: Sequence[str] | None = None) -> tuple[Package, ...]:
+    """The packages behind names and groups.
+
+    Args:
+        packages: names of `catalog.PACKAGES`, or `models`, `models-pytorch`; None: what `prepare` needs.
+
+    Raises:
+        UnknownPackage: no such name.
+    """
+    try:
+        return catalog.expand(packages or catalog.PREPARE_PACKAGES)
+    except KeyError as error:
+        raise UnknownPackage(
+            "no such package", expected=" | ".join([*catalog.PACKAGES, *catalog.GROUPS]), got=error.args[0]
+        ) from None
+
+
+def download(
+    packages: Sequence[str] | None = None,
+    to: str | Path | None = None,
+    *,
+    base_url: str | None = None,
+    auth: tuple[str, str] | None = None,
+    progress: Progress | None = None,
+    user: str | None = None,
+    allow_insecure_http: bool = False,
+    interactive: bool | None = None,
+    limits: Limits | None = None,
+    say: Callable[[str], object] = lambda _line: None,
+) -> list[Downloaded]:
+    """Bring official packages to a folder, names unchanged. Cut or killed at any moment, the same call goes on.
+
+    A file gets its final name when all its bytes are here and it is what it should be: content type, first bytes,
+    size, an archive's structure to its end, and the sha256 that was recorded when it came first (the site publishes
+    none; see `registry`).
+
+    Args:
+        packages: names or groups of the catalog; None: those that `prepare` needs.
+        to: folder; None: `$T4SA_HOME/raw`.
+        base_url: folder of the files on a mirror; None: `$T4SA_BASE_URL`, else each package's own URL.
+        auth: user name and password; None: looked for when the site asks (`credentials.find`).
+        progress: see `Progress`; called from the threads of the files.
+        user: use only credentials of this user.
+        allow_insecure_http: send user name and password over plain http.
+        interactive: whether somebody may be asked for them; None: where there is a terminal or a notebook.
+        limits: patience; the defaults are polite.
+        say: gets a line for each fault that is waited out, and for each file that is done.
+
+    Returns:
+        One for each package, in order.
+
+    Raises:
+        UnknownPackage: no such name.
+        CredentialsError: user name and password are missing, refused, or would go over plain http.
+        DownloadError: a file did not come, or is not what it should be.
+        ArchiveError: an archive is damaged though every byte came.
+        DiskSpaceError, OutputError: the disk does not take it.
+        OutputLocked: another download runs into this folder.
+    """
+    wanted = plan(packages)
+    folder = Path(to) if to is not None else places.raw_folder()
+    base_url = base_url or os.environ.get(credentials.BASE_URL_VARIABLE)
+    sites = _Sites(
+        base_url,
+        lambda url: Site(
+            url,
+            auth=auth,
+            user=user,
+            allow_insecure_http=allow_insecure_http,
+            interactive=interactive,
+            limits=limits,
+        ),
+    )
+    stop = threading.Event()
+    with _locked(folder):
+        job = _Job(folder=folder, registry=Registry(folder), stop=stop, say=say, progress=progress)
+        with ThreadPoolExecutor(MAX_FILES, thread_name_prefix="download") as threads:
+            running = [threads.submit(job.bring, package, *sites.of(package)) for package in wanted]
+            try:
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for future in running:
+                    if future in done and (error := future.exception()) is not None:
+                        raise error
+                return [future.result() for future in running]
+            finally:  # a fault, or Ctrl-C: the others keep what they have and end
+                stop.set()
+                for future in running:
+                    future.cancel()
+
+
+class _Sites:
+    """The site of each package: one for all with a base URL, else one per folder of the packages' own URLs."""
+
+    def __init__(self, base_url: str | None, make: Callable[[str], Site]) -> None:
+        self._base_url, self._make = base_url, make
+        self._made: dict[str, Site] = {}
+
+    def of(self, package: Package) -> tuple[Site, str]:
+        """Site and URL of a package."""
+        folder = self._base_url or package.url.rpartition("/")[0]
+        if folder not in self._made:
+            self._made[folder] = self._make(folder)
+        site = self._made[folder]
+        return site, site.url(package.filename)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What all files of a run share."""
+
+    folder: Path
+    registry: Registry
+    stop: threading.Event
+    say: Callable[[str], object]
+    progress: Progress | None
+
+    def bring(self, package: Package, site: Site, url: str) -> Downloaded:
+        """One file: there already, or brought, verified and given its name."""
+        target, suffix = self.folder / package.filename, content.suffix_of(package.filename)
+        recorded = self.registry.get(package.filename)
+        if target.exists():
+            return self._take(package, target, recorded, url)
+        with Part(target, checkpoint_bytes=site.limits.checkpoint_bytes) as part:
+            transfer = Transfer(
+                site=site,
+                url=url,
+                part=part,
+                suffix=suffix,
+                progress=lambda have, total: self.progress and self.progress(package.name, have, total),
+                say=self.say,
+                stop=self.stop,
+            )
+            transfer.run()
+            num_bytes, sha256 = part.have, part.hexdigest()
+            if recorded is not None:
+                require_same(recorded, package.filename, num_bytes, sha256, part.path)
+            part.checkpoint()
+            num_members = content.require_whole(part.path, suffix)
+            part.finish(target)
+        reply = transfer.reply
+        entry = Entry(
+            num_bytes=num_bytes,
+            sha256=sha256,
+            url=url,
+            etag=reply.etag if reply else None,
+            last_modified=reply.last_modified if reply else None,
+            modified_ns=target.stat().st_mtime_ns,
+        )
+        self.registry.record(package.filename, entry)
+        words = "as recorded before" if recorded else "recorded, not published"
+        members = f", {num_members:,} members" if num_members else ""
+        self.say(f"{package.filename}: {num_bytes:,} bytes{members}, sha256 {sha256} ({words})")
+        return Downloaded(name=package.name, path=target, num_bytes=num_bytes, sha256=sha256, recorded=recorded is None)
+
+    def _take(self, package: Package, target: Path, recorded: Entry | None, url: str) -> Downloaded:
+        """A file that stands there under its final name."""
+        status = target.stat()
+        if recorded and (recorded.num_bytes, recorded.modified_ns) == (status.st_size, status.st_mtime_ns):
+            sha256 = recorded.sha256
+        else:
+            self.say(f"{package.filename}: is here, hashing it")
+            sha256 = sha256_file(target)
+            if recorded:
+                require_same(recorded, package.filename, status.st_size, sha256, target)
+            else:
+                content.require_whole(target, content.suffix_of(package.filename))
+            entry = Entry(num_bytes=status.st_size, sha256=sha256, url=url, modified_ns=status.st_mtime_ns)
+            self.registry.record(package.filename, entry)
+        if self.progress:
+            self.progress(package.name, status.st_size, status.st_size)
+        return Downloaded(
+            name=package.name, path=target, num_bytes=status.st_size, sha256=sha256, recorded=recorded is None
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other downloads."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        with explain_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except Timeout as error:
+        raise OutputLocked(
+            "another download runs into this folder", where=folder, hint="Wait for it to end."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,105 @@
+"""What can be downloaded, what is here, what it takes, and how the site answers: words for a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from t4sa_data import catalog, places
+from t4sa_data.catalog import Package
+from t4sa_data.credentials import origin_of
+from t4sa_data.downloading.part import PART_SUFFIX
+from t4sa_data.downloading.registry import Registry
+from t4sa_data.downloading.site import Limits, Site
+from t4sa_data.errors import T4SAError
+from t4sa_data.summary import size
+
+PROBE_SECONDS = 10.0
+_SHOWN = (
+    *("WWW-Authenticate", "Location", "Accept-Ranges", "Content-Range", "Content-Length", "ETag", "Last-Modified"),
+    *("Content-Type", "Content-Encoding", "Server"),
+)
+
+
+def state_of(package: Package, folder: Path) -> str:
+    """What of a package is in a folder, in words; nothing is hashed."""
+    path = folder / package.filename
+    if path.is_file():
+        entry, status = Registry(folder).get(package.filename), path.stat()
+        if entry is None:
+            return f"here, {size(status.st_size)}, not recorded"
+        same = (entry.num_bytes, entry.modified_ns) == (status.st_size, status.st_mtime_ns)
+        return f"here and verified, {size(status.st_size)}" if same else "here, changed since it was verified"
+    part = folder / f"{package.filename}{PART_SUFFIX}"
+    return f"{size(part.stat().st_size)} of it" if part.is_file() else "-"
+
+
+def describe(to: Path | None = None) -> str:
+    """All packages: name, size, what is here, what it is for."""
+    folder = Path(to) if to is not None else places.raw_folder()
+    lines = [f"{'package':<22}{'size':>10}  {'here':<34}what for"]
+    for package in catalog.PACKAGES.values():
+        told = size(package.num_bytes) if package.num_bytes else "unknown"
+        lines.append(f"{package.name:<22}{told:>10}  {state_of(package, folder):<34}{package.description}")
+    groups = "; ".join(f"{name} = {', '.join(members)}" for name, members in catalog.GROUPS.items())
+    return "\n".join([*lines, "", f"groups: {groups}", f"folder: {folder}"])
+
+
+def plan_words(names: Sequence[str] | None, to: Path | None = None) -> str:
+    """What a download brings, and the disk it needs.
+
+    Raises:
+        UnknownPackage: no such name.
+    """
+    from t4sa_data.downloading import plan
+
+    folder = Path(to) if to is not None else places.raw_folder()
+    packages = plan(names)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    sizes = [package.num_bytes for package in packages]
+    total = f"{size(sum(s for s in sizes if s))}{' and some of unknown size' if None in sizes else ''}"
+    lines = [f"{package.filename}: {state_of(package, folder)}" for package in packages]
+    return "\n".join(
+        [*lines, f"{len(packages)} file(s), about {total}, to {folder}; {size(shutil.disk_usage(there).free)} free"]
+    )
+
+
+def probe(names: Sequence[str] | None = None, *, base_url: str | None = None) -> str:
+    """How the site answers a HEAD and a request for one byte of each package, without any credentials.
+
+    The report holds no secret, and can be pasted into a bug report.
+    """
+    from t4sa_data.downloading import plan
+
+    lines = []
+    for package in plan(names or list(catalog.PACKAGES)):
+        folder = base_url or package.url.rpartition("/")[0]
+        site = Site(folder, limits=Limits(connect_seconds=PROBE_SECONDS, stall_seconds=PROBE_SECONDS))
+        lines.append(f"{package.filename} at {origin_of(site.base_url)}")
+        for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
+            lines.append(f"  {method:<5}{_answer(site, site.url(package.filename), method, headers)}")
+    return "\n".join([f"t4sa download --probe, {time.strftime('%Y-%m-%d', time.gmtime())}", *lines])
+
+
+def _answer(site: Site, url: str, method: str, headers: dict[str, str]) -> str:
+    try:
+        response = site.ask(method, url, headers)
+    except T4SAError as error:
+        return f"{type(error).__name__}: {error.what}"
+    except OSError as error:
+        return type(error).__name__  # its words may hold addresses of a proxy
+    with response:
+        told = [f"{name}: {_safe(name, response.headers[name])}" for name in _SHOWN if name in response.headers]
+        return "; ".join([f"HTTP {response.status_code}", *told])
+
+
+def _safe(name: str, value: str) -> str:
+    """A header's value without what could be secret: of a redirect the origin only (its query may be signed)."""
+    if name != "Location" or not value.startswith(("http://", "https://")):
+        return value if name != "Location" else "a path of the same site"
+    try:
+        return str(origin_of(value))
+    except T4SAError as error:
+        return error.what

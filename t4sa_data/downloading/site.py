@@ -1,0 +1,222 @@
+"""One site and its credentials: requests that never take them anywhere else."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import TracebackType
+from urllib.parse import quote, urljoin, urlsplit
+
+import requests
+
+from t4sa_data import credentials
+from t4sa_data.credentials import Credentials, Origin, origin_of
+from t4sa_data.downloading.replies import Reply, read_reply
+from t4sa_data.errors import CredentialsRefused, InsecureTransport, NotOnServer, ServerFault
+
+MAX_REDIRECTS = 5
+
+
+@cache
+def user_agent() -> str:
+    """What we call ourselves: a site's maintainers should see who comes."""
+    from importlib.metadata import version
+
+    return f"t4sa-data/{version('t4sa-data')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How patient and how careful a download is."""
+
+    connect_seconds: float = 15.0
+    stall_seconds: float = 60.0
+    """Without a byte for so long, or with fewer than `stall_bytes` in that time, a connection is given up."""
+    stall_bytes: int = 1024
+    attempts: int = 8
+    """Faults in a row, without progress between them, after which a file is given up."""
+    progress_bytes: int = 64 << 10
+    """So many new bytes are progress."""
+    backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 60.0
+    max_wait_seconds: float = 900.0
+    """A longer `Retry-After` ends the run: it is for tomorrow."""
+    checkpoint_bytes: int = 64 << 20
+    """Bytes between two checkpoints, each an fsync: what a power cut costs."""
+    overlap_bytes: int = 64 << 10
+    """Bytes that are asked for again on a resume, and compared: servers have been seen to keep a validator."""
+    spare_bytes: int = 64 << 20
+    """Disk that is left free."""
+
+
+class Answer:
+    """An open response; use as a context manager."""
+
+    def __init__(self, response: requests.Response, now: float) -> None:
+        self.response = response
+        self.reply: Reply = read_reply(response.status_code, response.headers, now)
+
+    def read(self, num: int) -> bytes:
+        """Up to `num` bytes as they come over the wire (no content coding is undone); empty at the end."""
+        data: bytes = self.response.raw.read1(num, decode_content=False)
+        return data
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.response.close()
+
+
+class Site:
+    """Where packages come from.
+
+    Args:
+        base_url: folder of the files.
+        auth: user name and password; None: looked for when the site asks (see `credentials.find`).
+        user: only credentials of this user.
+        allow_insecure_http: send them over plain http too.
+        interactive: whether somebody may be asked; None: where there is a terminal or a notebook.
+        limits: patience.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: tuple[str, str] | None = None,
+        user: str | None = None,
+        allow_insecure_http: bool = False,
+        interactive: bool | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.base_url = base_url if base_url.endswith("/") else f"{base_url}/"
+        self.origin: Origin = origin_of(self.base_url)
+        self.limits = limits or Limits()
+        self._given, self._user = auth, user
+        self._allow_insecure_http, self._interactive = allow_insecure_http, interactive
+        self._credentials: Credentials | None = None
+        self._asking = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Site({self.base_url!r})"
+
+    def url(self, filename: str) -> str:
+        """Where a file is."""
+        return urljoin(self.base_url, quote(filename, safe="+"))
+
+    def open(self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, now: float) -> Answer:
+        """Ask for a URL; credentials are looked for after a 401, and go to this site's origin only.
+
+        Args:
+            url: absolute.
+            method: GET or HEAD.
+            headers: more request headers.
+            now: seconds since the epoch.
+
+        Returns:
+            The answer, whatever its status but 401, 403, 404 and redirects.
+
+        Raises:
+            CredentialsMissing, CredentialsRefused, InsecureTransport, CredentialsInURL, NetrcError: see there.
+            NotOnServer: 404 or 410.
+            ServerFault: too many redirects.
+            OSError: the network (`requests.RequestException` is one).
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            origin, sent = origin_of(url), self._credentials
+            response = self._send(method, url, origin, sent, headers or {})
+            status = response.status_code
+            if status == 401 and origin == self.origin:
+                self._after_refusal(response, sent)
+            elif status in (401, 403):
+                raise self._refused(response, origin, sent)
+            elif status in (404, 410):
+                response.close()
+                raise NotOnServer(
+                    "the site has no such file", got=f"HTTP {status}", where=url, hint="Is --base-url right?"
+                )
+            elif status in (301, 302, 303, 307, 308) and "Location" in response.headers:
+                url = self._follow(url, response)
+            else:
+                return Answer(response, now)
+        raise ServerFault("redirected again and again", where=url, hint="Is --base-url right?")
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
+        """One request without credentials, no redirect followed: for a report."""
+        return self._send(method, url, origin_of(url), None, headers)
+
+    def _send(
+        self, method: str, url: str, origin: Origin, sent: Credentials | None, headers: Mapping[str, str]
+    ) -> requests.Response:
+        all_headers = {"Accept-Encoding": "identity", "User-Agent": user_agent(), **headers}
+        if sent is not None and origin == self.origin:
+            all_headers["Authorization"] = sent.header()
+        with requests.Session() as session:
+            # Without this requests takes ~/.netrc for every host, in place of what it was given. Proxies and
+            # certificates, which it would take from the environment too, are handed over by hand.
+            session.trust_env = False
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            timeout = (self.limits.connect_seconds, self.limits.stall_seconds)
+            return session.request(
+                method,
+                url,
+                headers=all_headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=timeout,
+                proxies=dict(requests.utils.get_environ_proxies(url)),
+                verify=bundle or True,
+            )
+
+    def _after_refusal(self, response: requests.Response, sent: Credentials | None) -> None:
+        """After a 401 of our own site: look for credentials, once for all files."""
+        schemes = {part.split()[0].lower() for part in response.headers.get("WWW-Authenticate", "").split(",") if part}
+        response.close()
+        if "basic" not in schemes:
+            raise CredentialsRefused(
+                "the site asks for a login that is not HTTP Basic",
+                got=", ".join(sorted(schemes)) or "no scheme",
+                where=self.origin,
+                hint="Please report it with the output of `t4sa download --probe`.",
+            )
+        with self._asking:
+            if sent is not None and sent == self._credentials:
+                raise self._refused(response, self.origin, sent)
+            if self._credentials is None:
+                credentials.require_safe(self.origin, allow_insecure_http=self._allow_insecure_http)
+                self._credentials = credentials.find(
+                    self.origin, self._given, user=self._user, interactive=self._interactive
+                )
+
+    def _refused(self, response: requests.Response, origin: Origin, sent: Credentials | None) -> CredentialsRefused:
+        response.close()
+        got = f"HTTP {response.status_code}"
+        if origin != self.origin:
+            return CredentialsRefused(
+                "the site sent us on to another one, which wants credentials of its own",
+                got=got,
+                where=origin,
+                hint=f"Those of {self.origin} are not sent there. If the site has moved, give its --base-url.",
+            )
+        if sent is None:
+            return CredentialsRefused("the site forbids this file", got=got, where=origin, hint=credentials.HOW_TO_GET)
+        return CredentialsRefused(
+            "the site does not take this user name and password",
+            got=f"{got} for {sent}",
+            where=origin,
+            hint=f"Mend them, or get new ones. {credentials.HOW_TO_GET}",
+        )
+
+    def _follow(self, url: str, response: requests.Response) -> str:
+        """The URL that a redirect leads to."""
+        response.close()
+        target = urljoin(url, response.headers["Location"])
+        if urlsplit(url).scheme == "https" and origin_of(target).scheme != "https":
+            raise InsecureTransport(
+                "the site sends us from https to plain http", got=origin_of(target), where=origin_of(url)
+            )
+        return target

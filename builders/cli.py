@@ -6,9 +6,12 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from builders.run import PrepareConfig
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -47,18 +50,14 @@ def prepare(
 
     Killed at any moment, the same command goes on where it was and ends with the same bytes.
     """
-    from builders.prepare import prepare as build
-    from builders.report import as_text
     from builders.run import PrepareConfig
     from t4sa_data.places import home
 
-    asked = [name for name in formats.split(",") if name]
-    chosen = tuple(sorted(asked, key=lambda name: name != "parquet"))  # one order, whatever was typed
     config = PrepareConfig(
         raw=raw,
         out=out or home(),
         workers=workers,
-        formats=chosen,
+        formats=chosen_formats(formats),
         images=tuple(images or ()),
         unique_list=unique_list,
         configs=tuple(name for name in configs.split(",") if name),
@@ -70,12 +69,26 @@ def prepare(
         in_place=in_place,
         strict=strict,
     )
+    build_and_tell(config)
+
+
+def chosen_formats(formats: str) -> tuple[str, ...]:
+    """The formats of a list with commas, in one order, whatever was typed."""
+    asked = [name for name in formats.split(",") if name]
+    return tuple(sorted(asked, key=lambda name: name != "parquet"))
+
+
+def build_and_tell(config: PrepareConfig) -> None:
+    """Build, with progress on a terminal; in the end the report and what to do next."""
+    from builders.prepare import prepare as build
+    from builders.report import as_text
+
     outcome = build(config, say=_say, bar=_bar)
     if outcome.unchanged:
         return
     print(as_text(outcome.report))
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in outcome.seconds.items())
-    where = raw / "t4sa-inplace" if in_place else config.out
+    where = config.raw / "t4sa-inplace" if config.in_place else config.out
     print(f"\nseconds: {seconds}\nrelease: {where}\nnext: t4sa check {where}")
 
 

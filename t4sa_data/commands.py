@@ -12,7 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
-from t4sa_data.errors import CredentialsError, T4SAError, UnknownPackage
+from t4sa_data.errors import (
+    CredentialsError,
+    HubAccessError,
+    T4SAError,
+    UnknownConfig,
+    UnknownPackage,
+    UnknownRevision,
+)
 
 EXIT_FAULT, EXIT_USAGE, EXIT_CREDENTIALS = 1, 2, 3
 
@@ -38,39 +45,65 @@ def exit_statuses() -> Iterator[None]:
         yield
     except T4SAError as error:
         typer.echo(f"error: {error}", err=True)
-        is_usage = isinstance(error, UnknownPackage)
-        status = EXIT_CREDENTIALS if isinstance(error, CredentialsError) else EXIT_USAGE if is_usage else EXIT_FAULT
-        raise typer.Exit(status) from None
+        if isinstance(error, CredentialsError | HubAccessError):
+            raise typer.Exit(EXIT_CREDENTIALS) from None
+        is_usage = isinstance(error, UnknownPackage | UnknownConfig | UnknownRevision)
+        raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
 
 
 Base = Annotated[str | None, typer.Option("--base-url", help="Folder of the files on a mirror.")]
-Folder = Annotated[Path | None, typer.Option("--to", help="Folder of the files. Default: $T4SA_HOME/raw.")]
+Folder = Annotated[
+    Path | None, typer.Option("--to", help="Folder of the files. Default: $T4SA_HOME/raw; from the Hub: $T4SA_HOME.")
+]
+User = Annotated[str | None, typer.Option(help="Use only credentials of this user.")]
+AllowHttp = Annotated[bool, typer.Option("--allow-insecure-http", help="Send user name and password over plain http.")]
 
 
 def download(
     packages: Annotated[list[str] | None, typer.Argument(metavar="[PACKAGE]...", help="See --list.")] = None,
     to: Folder = None,
     base_url: Base = None,
-    user: Annotated[str | None, typer.Option(help="Use only credentials of this user.")] = None,
-    allow_insecure_http: Annotated[
-        bool, typer.Option("--allow-insecure-http", help="Send user name and password over plain http.")
-    ] = False,
+    user: User = None,
+    allow_insecure_http: AllowHttp = False,
+    source: Annotated[From, typer.Option("--from", help="The official site, or a release on the Hub.")] = From.site,
     everything: Annotated[bool, typer.Option("--all", help="Every package.")] = False,
     show_list: Annotated[bool, typer.Option("--list", help="Show packages and what is here; fetch nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk; fetch nothing.")] = False,
     probe: Annotated[bool, typer.Option("--probe", help="Show how the site answers; fetch nothing.")] = False,
+    config: Annotated[str | None, typer.Option(help="From the Hub: shards of this config only.")] = None,
+    split: Annotated[str | None, typer.Option(help="From the Hub: shards of this split only.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the Hub repository. Default: the release line.")] = None,
 ) -> None:
     """Bring the official packages: resumable, verified, with your user name and password.
 
     Cut or killed at any moment, the same command goes on. User name and password are looked for when the site asks:
-    T4SA_USER and T4SA_PASSWORD, netrc, keyring, a prompt; `t4sa login` stores them. Exit status: 0 done, 1 fault,
-    2 usage, 3 credentials missing or refused.
+    T4SA_USER and T4SA_PASSWORD, netrc, keyring, a prompt; `t4sa login` stores them. With --from hub: a release (or the
+    shards of a config or split) from its Hub repository, with the token of `hf auth login` or HF_TOKEN. Exit status:
+    0 done, 1 fault, 2 usage, 3 credentials missing or refused.
     """
-    from t4sa_data import catalog
-    from t4sa_data.downloading import download as bring
-    from t4sa_data.downloading import listing
-
+    only_site = {
+        "PACKAGE": packages,
+        "--base-url": base_url,
+        "--user": user,
+        "--allow-insecure-http": allow_insecure_http,
+        "--all": everything,
+        "--list": show_list,
+        "--probe": probe,
+    }
+    only_hub = {"--config": config, "--split": split, "--revision": revision}
+    wrong = only_hub if source == From.site else only_site
+    if given := [name for name, value in wrong.items() if value]:
+        raise typer.BadParameter(f"{', '.join(given)} cannot be used with --from {source.value}")
+    if everything and packages:
+        raise typer.BadParameter("either --all or names of packages")
     with exit_statuses():
+        if source == From.hub:
+            _download_release(to, config, split, revision, dry_run=dry_run)
+            return
+        from t4sa_data import catalog
+        from t4sa_data.downloading import download as bring
+        from t4sa_data.downloading import listing
+
         names = list(catalog.PACKAGES) if everything else packages or None
         if show_list:
             typer.echo(listing.describe(to))
@@ -89,10 +122,30 @@ def download(
                 user=user,
                 allow_insecure_http=allow_insecure_http,
                 progress=progress,
-                say=lambda line: typer.echo(line, err=True),
+                say=say,
             )
         for one in done:
             typer.echo(f"{one.sha256}  {one.path}")
+
+
+def _download_release(
+    to: Path | None, config: str | None, split: str | None, revision: str | None, *, dry_run: bool
+) -> None:
+    from t4sa_data.downloading import hub
+
+    done = hub.download_release(to, config=config, split=split, revision=revision, dry_run=dry_run, say=say)
+    if not dry_run:
+        typer.echo(done.folder)
+
+
+def say(line: str) -> None:
+    """A line for people: to standard error, above the progress bars."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:
+        typer.echo(line, err=True)
 
 
 @contextmanager
@@ -129,8 +182,8 @@ def login(
     from t4sa_data import credentials
 
     with exit_statuses():
+        origin = credentials.origin_of(base_url or credentials.default_base_url())
         if check:
-            origin = credentials.origin_of(base_url or credentials.default_base_url())
             for looked in credentials.look(origin, user=user):
                 words = f"user {looked.found.user}, this is used" if looked.found else "nothing"
                 typer.echo(f"{looked.source:<18}{words:<32}{looked.what}")
@@ -139,6 +192,9 @@ def login(
             raise typer.Exit(EXIT_CREDENTIALS)
         where = credentials.login(user, base_url=base_url, store=store.value if store else None)
         typer.echo(f"stored in {where}")
+        used = next((looked for looked in credentials.look(origin) if looked.found), None)
+        if used is not None and used.source != where.partition(" ")[0]:
+            typer.echo(f"note: {used.source} comes first ({used.what})")
 
 
 def logout(base_url: Base = None) -> None:

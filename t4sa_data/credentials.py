@@ -66,18 +66,22 @@ def origin_of(url: str) -> Origin:
 
     Raises:
         CredentialsInURL: it holds a user name or a password (which is in no message).
-        InsecureTransport: neither http nor https.
+        InsecureTransport: neither http nor https, or no URL at all.
     """
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise CredentialsInURL(
-            "a URL with a user name or password in it",
-            where=f"{parts.scheme}://...@{parts.hostname}",
-            hint="URLs end up in logs and shell histories. Set T4SA_USER and T4SA_PASSWORD, or run `t4sa login`.",
-        )
-    if parts.scheme not in _PORTS or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        scheme, host, port, is_plain = parts.scheme, parts.hostname, parts.port, "@" not in parts.netloc
+    except ValueError:  # its words quote a piece of the URL, which may be one of a password
+        scheme, host, port, is_plain = "", None, None, True
+    if scheme not in _PORTS or not host or not is_plain:
+        if "@" in url:
+            raise CredentialsInURL(
+                "a URL with a user name or password in it",
+                hint="URLs end up in logs and shell histories. Set T4SA_USER and T4SA_PASSWORD, or run `t4sa login`, "
+                "and give the URL without them.",
+            )
         raise InsecureTransport("not an http or https URL", got=url)
-    return Origin(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+    return Origin(scheme, host, port or _PORTS[scheme])
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class Credentials:
 
     def header(self) -> str:
         """The value of `Authorization` for HTTP Basic (RFC 7617, UTF-8)."""
-        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        both = f"{self.user}:{self.password}".encode("utf-8", "surrogateescape")  # as the environment gives odd bytes
+        return "Basic " + base64.b64encode(both).decode()
 
 
 def require_safe(origin: Origin, *, allow_insecure_http: bool) -> None:
@@ -180,8 +185,8 @@ def find(
 
 
 HOW_TO_GET = (
-    f"They come by mail after the form at {catalog.FORM_URL.value}. Then run `t4sa login`, or set {USER_VARIABLE} and "
-    f"{PASSWORD_VARIABLE}."
+    f"They come by mail after the form that {catalog.HOMEPAGE} links to. Then run `t4sa login`, or set "
+    f"{USER_VARIABLE} and {PASSWORD_VARIABLE}."
 )
 
 
@@ -205,6 +210,9 @@ def _from_netrc(origin: Origin) -> tuple[str, tuple[str, str] | None]:
     if not path.is_file():
         return f"no {path}", None
     require_private(path)
+    ours = _own_entries(path)
+    if str(origin) in ours:
+        return f"stored by `t4sa login` in {path}", ours[str(origin)]
     try:
         # `authenticators` falls back to `default`, which is meant for no site in particular: not ours.
         entries = netrc.netrc(path).hosts
@@ -212,10 +220,10 @@ def _from_netrc(origin: Origin) -> tuple[str, tuple[str, str] | None]:
         line = getattr(error, "lineno", None)  # the error's own message may quote the line
         raise NetrcError("the netrc file does not parse", where=f"{path}, line {line}", hint="Mend it.") from None
     for name in (netrc_name(origin), *((origin.host,) if origin.port == _PORTS[origin.scheme] else ())):
-        if name in entries:
-            user, _, password = entries[name]
-            return f"machine {name} in {path}", (user, password or "")
-    return f"no machine {origin.host} in {path}", None
+        user, _, password = entries.get(name, ("", "", ""))
+        if user and password and (user, password) not in ours.values():  # ours are of other origins, by their marks
+            return f"machine {name} in {path}", (user, password)
+    return f"no machine {netrc_name(origin)} in {path}", None
 
 
 def netrc_name(origin: Origin) -> str:
@@ -239,10 +247,10 @@ def keyring_module() -> Any:
     """The optional package keyring with a usable backend, or None."""
     try:
         import keyring
-        from keyring.backends.fail import Keyring as Fail
-    except ImportError:
+
+        return keyring if keyring.get_keyring().priority > 0 else None  # `fail` has 0, `null` forgets all and has -1
+    except Exception:  # not installed, or its settings name a backend that is not there
         return None
-    return None if isinstance(keyring.get_keyring(), Fail) else keyring
 
 
 def _from_keyring(origin: Origin) -> tuple[str, tuple[str, str] | None]:
@@ -317,9 +325,16 @@ def prompt(origin: Origin, user: str | None = None) -> Credentials:
     """
     from getpass import getpass
 
+    # All on standard error: standard output may go into a file.
     print(f"{origin} asks for the user name and password that came by mail.", file=sys.stderr)
-    user = user or input("User: ").strip()
-    password = getpass("Password (not shown): ")
+    password = ""
+    try:
+        if not user:
+            print("User: ", end="", file=sys.stderr, flush=True)
+            user = input().strip()
+        password = getpass("Password (not shown): ")
+    except EOFError:
+        print(file=sys.stderr)
     if not user or not password:
         raise CredentialsMissing("nothing was typed", where=origin, hint=HOW_TO_GET)
     return Credentials(user, password, source="prompt")
@@ -344,8 +359,8 @@ def login(
         Where it was stored, in words.
 
     Raises:
-        CredentialsMissing: there is nobody to ask.
-        NetrcError: the netrc file is readable by others.
+        CredentialsMissing: there is nobody to ask, or no keyring.
+        NetrcError: the netrc file is readable by others, or cannot hold them.
     """
     origin = origin_of(base_url or default_base_url())
     if user is None or password is None:
@@ -358,12 +373,29 @@ def login(
     keyring = keyring_module() if store in (None, "keyring") else None
     if store == "keyring" and keyring is None:
         raise CredentialsMissing("no keyring here", hint='pip install "t4sa-data[keyring]", or --store netrc.')
-    if keyring is not None:
-        keyring.set_password(SERVICE, str(origin), json.dumps([user, password]))
-        return f"keyring ({SERVICE}, {origin})"
     path = netrc_path()
+    if keyring is not None:
+        kept = json.dumps([user, password])
+        try:
+            keyring.set_password(SERVICE, str(origin), kept)
+            is_kept = keyring.get_password(SERVICE, str(origin)) == kept
+        except Exception as error:
+            raise _keyring_fails(error) from None
+        if not is_kept:
+            raise _keyring_fails(None)
+        if path.is_file():
+            _write_netrc(path, origin, "")  # an older login there would come first
+        return f"keyring ({SERVICE}, {origin})"
     _write_netrc(path, origin, f"machine {netrc_name(origin)}\nlogin {_quoted(user)}\npassword {_quoted(password)}\n")
-    return f"{path} (machine {netrc_name(origin)})"
+    return f"netrc ({path}, machine {netrc_name(origin)})"
+
+
+def _keyring_fails(error: Exception | None) -> CredentialsMissing:
+    return CredentialsMissing(
+        "the keyring does not do it",
+        got=type(error).__name__ if error else "not what was stored",  # words of a backend may hold anything
+        hint="Unlock it, or use netrc: `t4sa login --store netrc`.",
+    )
 
 
 def logout(*, base_url: str | None = None) -> list[str]:
@@ -373,16 +405,21 @@ def logout(*, base_url: str | None = None) -> list[str]:
         base_url: the site; None for `$T4SA_BASE_URL` or the official one.
 
     Raises:
+        CredentialsMissing: the keyring does not answer.
         NetrcError: the netrc file is readable by others.
     """
     origin, removed = origin_of(base_url or default_base_url()), []
     keyring = keyring_module()
-    if keyring is not None and keyring.get_password(SERVICE, str(origin)) is not None:
-        keyring.delete_password(SERVICE, str(origin))
-        removed.append(f"keyring ({SERVICE}, {origin})")
+    if keyring is not None:
+        try:
+            if keyring.get_password(SERVICE, str(origin)) is not None:
+                keyring.delete_password(SERVICE, str(origin))
+                removed.append(f"keyring ({SERVICE}, {origin})")
+        except Exception as error:
+            raise _keyring_fails(error) from None
     path = netrc_path()
     if path.is_file() and _write_netrc(path, origin, ""):
-        removed.append(f"{path} (machine {netrc_name(origin)})")
+        removed.append(f"netrc ({path}, machine {netrc_name(origin)})")
     return removed
 
 
@@ -391,7 +428,42 @@ def default_base_url() -> str:
     return os.environ.get(BASE_URL_VARIABLE) or catalog.DATASET_URL
 
 
-_BEGIN, _END = "# t4sa-data: {}", "# t4sa-data: end"
+_BEGIN, _END = "# t4sa-data: ", "# t4sa-data end"
+"""Lines around what `t4sa login` puts into netrc; the first one names the origin, which netrc itself cannot."""
+
+
+def _blocks(path: Path) -> Iterator[tuple[str | None, list[str]]]:
+    """The lines of a netrc file: those of each of our blocks under its origin, others one by one under None.
+
+    Bytes that are no UTF-8 and the user's line ends pass through unchanged. A block whose end mark is gone is not
+    ours any more.
+    """
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        if line.startswith(_BEGIN) and _END in lines[number:]:
+            stop = lines.index(_END, number)
+            yield line.removeprefix(_BEGIN), lines[number + 1 : stop]
+            number = stop + 1
+        else:
+            yield None, [line]
+            number += 1
+
+
+def _own_entries(path: Path) -> dict[str, tuple[str, str]]:
+    """Origin -> user name and password that `t4sa login` stored."""
+    import shlex
+
+    found = {}
+    for origin, lines in _blocks(path):
+        if origin is not None:
+            try:
+                words = dict(shlex.split(line) for line in lines)  # double quotes as in netrc
+                found[origin] = words["login"], words["password"]
+            except (ValueError, KeyError):  # changed by hand: what netrc itself makes of it counts
+                continue
+    return found
 
 
 def _write_netrc(path: Path, origin: Origin, entry: str) -> bool:
@@ -399,21 +471,20 @@ def _write_netrc(path: Path, origin: Origin, entry: str) -> bool:
 
     Only lines between our own marks are touched: everything else is the user's.
     """
-    lines: list[str] = []
-    there = inside = False
+    path = path.resolve()  # a link to a file that is kept elsewhere stays one
+    others: list[str] = []
+    there = False
     if path.is_file():
         require_private(path)
-        for line in path.read_text().splitlines():
-            if line == _BEGIN.format(origin):
-                there = inside = True
-            elif inside and line == _END:
-                inside = False
-            elif not inside:
-                lines.append(line)
-    if entry:
-        lines = [_BEGIN.format(origin), *entry.splitlines(), _END, *lines]  # first: the first of a machine counts
+        for owner, lines in _blocks(path):
+            if owner == str(origin):
+                there = True
+            else:
+                others += lines if owner is None else [_BEGIN + owner, *lines, _END]
+    if entry:  # first, since a macro at the end of the file would swallow it
+        others = [_BEGIN + str(origin), *entry.removesuffix("\n").split("\n"), _END, *(others or [""])]
     if entry or there:
-        write_private(path, "".join(f"{line}\n" for line in lines).encode())
+        write_private(path, "\n".join(others).encode("utf-8", "surrogateescape"))
     return there
 
 

@@ -23,6 +23,8 @@ IMAGES_NAME = PACKAGES["b-t4sa"].filename
 SENTIMENT_NAME = PACKAGES["text-sentiment"].filename
 TEXT_NAME = PACKAGES["raw-text"].filename
 
+HOW_TO_GET = "`t4sa download --to RAW` brings them; `t4sa get` downloads and builds in one go."
+
 CANDIDATES = pa.schema(
     [
         ("tweet_id", pa.int64()),
@@ -77,7 +79,7 @@ def discover(
         ConflictingRows: two image archives of one name, which counts and quarantine could not tell apart.
     """
     if not folder.is_dir():
-        raise InputMissing("no such folder", where=folder)
+        raise InputMissing("no such folder", where=folder, hint=HOW_TO_GET)
     for path in (*further, unique_list, removals):
         if path is not None and not path.is_file():
             raise InputMissing("no such file", where=path)
@@ -106,7 +108,8 @@ def discover(
             "no official package here",
             expected=f"{IMAGES_NAME}, {SENTIMENT_NAME}, {TEXT_NAME}",
             where=folder,
-            hint="Give the folder that holds the downloaded files, names unchanged, archives not unpacked.",
+            hint="Give the folder that holds the downloaded files, names unchanged, archives not unpacked. "
+            + HOW_TO_GET,
         )
     return raw
 
@@ -139,7 +142,7 @@ def choose_configs(raw: Raw, asked: Sequence[str] | None, *, text: str, formats:
             "nothing can be built from these inputs",
             got=[path.name for path in raw.files],
             where=raw.folder,
-            hint=CONFIGS["b-t4sa"].needs,
+            hint=f"{CONFIGS['b-t4sa'].needs} {HOW_TO_GET}",
         )
     return chosen
 

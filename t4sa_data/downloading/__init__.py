@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from t4sa_data import catalog, credentials, places
 from t4sa_data.catalog import Package
 from t4sa_data.downloading import content
-from t4sa_data.downloading.part import Part
-from t4sa_data.downloading.registry import Entry, Registry, require_same
+from t4sa_data.downloading.part import NOTE_SUFFIX, PART_SUFFIX, Part, discard_note
+from t4sa_data.downloading.registry import REGISTRY_NAME, Entry, Registry, require_same
 from t4sa_data.downloading.site import Limits, Site
 from t4sa_data.downloading.transfer import Transfer
-from t4sa_data.errors import OutputLocked, UnknownPackage
-from t4sa_data.files import explain_os_errors, sha256_file
+from t4sa_data.errors import DownloadError, OutputLocked, UnknownPackage
+from t4sa_data.files import TEMPORARY, explain_os_errors, sha256_file
 
 __all__ = ["Downloaded", "Limits", "Site", "download", "plan"]
 
@@ -120,7 +121,12 @@ def download(
         ),
     )
     stop = threading.Event()
-    with _locked(folder):
+    with locked(folder):
+        for left in (*folder.glob(f".*{PART_SUFFIX}{NOTE_SUFFIX}.*"), *folder.glob(f".{REGISTRY_NAME}.*")):
+            if left.name.endswith(TEMPORARY):  # of a run that was killed while it wrote a note
+                left.unlink(missing_ok=True)
+        if auth is None and (credentials.can_prompt() if interactive is None else interactive):
+            _ask_first([sites.of(package) for package in wanted if not (folder / package.filename).exists()])
         job = _Job(folder=folder, registry=Registry(folder), stop=stop, say=say, progress=progress)
         with ThreadPoolExecutor(MAX_FILES, thread_name_prefix="download") as threads:
             running = [threads.submit(job.bring, package, *sites.of(package)) for package in wanted]
@@ -134,6 +140,7 @@ def download(
                 stop.set()
                 for future in running:
                     future.cancel()
+                sites.abort()
 
 
 class _Sites:
@@ -151,6 +158,11 @@ class _Sites:
         site = self._made[folder]
         return site, site.url(package.filename)
 
+    def abort(self) -> None:
+        """End all reads that wait for a site."""
+        for site in self._made.values():
+            site.abort()
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
@@ -167,6 +179,7 @@ class _Job:
         target, suffix = self.folder / package.filename, content.suffix_of(package.filename)
         recorded = self.registry.get(package.filename)
         if target.exists():
+            discard_note(target)
             return self._take(package, target, recorded, url)
         with Part(target, checkpoint_bytes=site.limits.checkpoint_bytes) as part:
             transfer = Transfer(
@@ -210,10 +223,13 @@ class _Job:
             sha256 = sha256_file(target)
             if recorded:
                 require_same(recorded, package.filename, status.st_size, sha256, target)
-            else:
-                content.require_whole(target, content.suffix_of(package.filename))
-            entry = Entry(num_bytes=status.st_size, sha256=sha256, url=url, modified_ns=status.st_mtime_ns)
-            self.registry.record(package.filename, entry)
+            else:  # it came by other means, or in a run that was killed before it was recorded
+                suffix = content.suffix_of(package.filename)
+                with target.open("rb") as file:
+                    content.require_magic(file.read(content.MAGIC_BYTES), suffix, str(target))
+                content.require_whole(target, suffix)
+            entry = recorded or Entry(num_bytes=status.st_size, sha256=sha256, url=url)
+            self.registry.record(package.filename, replace(entry, modified_ns=status.st_mtime_ns))
         if self.progress:
             self.progress(package.name, status.st_size, status.st_size)
         return Downloaded(
@@ -221,9 +237,27 @@ class _Job:
         )
 
 
+def _ask_first(files: Sequence[tuple[Site, str]]) -> None:
+    """Ask for each file's head here, so that a prompt comes in the caller's thread: Ctrl-C would not end it elsewhere.
+
+    Faults but those of credentials are for the transfer, which has the patience.
+    """
+    for site, url in files:
+        try:
+            with site.open(url, method="HEAD", now=time.time()):
+                pass
+        except (DownloadError, OSError):
+            continue
+
+
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other downloads."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other downloads.
+
+    Raises:
+        OutputLocked: another download holds it.
+        OutputError: it cannot be made or written.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK_NAME, timeout=0)

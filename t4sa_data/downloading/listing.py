@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from t4sa_data import catalog, places
 from t4sa_data.catalog import Package
-from t4sa_data.credentials import origin_of
+from t4sa_data.credentials import BASE_URL_VARIABLE, origin_of
 from t4sa_data.downloading.part import PART_SUFFIX
 from t4sa_data.downloading.registry import Registry
 from t4sa_data.downloading.site import Limits, Site
@@ -17,6 +18,7 @@ from t4sa_data.errors import T4SAError
 from t4sa_data.summary import size
 
 PROBE_SECONDS = 10.0
+NOT_HERE = "-"
 _SHOWN = (
     *("WWW-Authenticate", "Location", "Accept-Ranges", "Content-Range", "Content-Length", "ETag", "Last-Modified"),
     *("Content-Type", "Content-Encoding", "Server"),
@@ -33,7 +35,7 @@ def state_of(package: Package, folder: Path) -> str:
         same = (entry.num_bytes, entry.modified_ns) == (status.st_size, status.st_mtime_ns)
         return f"here and verified, {size(status.st_size)}" if same else "here, changed since it was verified"
     part = folder / f"{package.filename}{PART_SUFFIX}"
-    return f"{size(part.stat().st_size)} of it" if part.is_file() else "-"
+    return f"{size(part.stat().st_size)} of it" if part.is_file() else NOT_HERE
 
 
 def describe(to: Path | None = None) -> str:
@@ -47,6 +49,26 @@ def describe(to: Path | None = None) -> str:
     return "\n".join([*lines, "", f"groups: {groups}", f"folder: {folder}"])
 
 
+def missing_bytes(packages: Sequence[Package], folder: Path) -> tuple[int, bool]:
+    """Bytes that are still to come, as the site rounds them; whether some package's size is not known."""
+    missing, is_unknown = 0, False
+    for package in packages:
+        if (folder / package.filename).is_file():
+            continue
+        if package.num_bytes is None:
+            is_unknown = True
+            continue
+        part = folder / f"{package.filename}{PART_SUFFIX}"
+        missing += max(0, package.num_bytes - (part.stat().st_size if part.is_file() else 0))
+    return missing, is_unknown
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk where a folder is, or will be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
 def plan_words(names: Sequence[str] | None, to: Path | None = None) -> str:
     """What a download brings, and the disk it needs.
 
@@ -57,13 +79,15 @@ def plan_words(names: Sequence[str] | None, to: Path | None = None) -> str:
 
     folder = Path(to) if to is not None else places.raw_folder()
     packages = plan(names)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    sizes = [package.num_bytes for package in packages]
-    total = f"{size(sum(s for s in sizes if s))}{' and some of unknown size' if None in sizes else ''}"
-    lines = [f"{package.filename}: {state_of(package, folder)}" for package in packages]
-    return "\n".join(
-        [*lines, f"{len(packages)} file(s), about {total}, to {folder}; {size(shutil.disk_usage(there).free)} free"]
-    )
+    lines = []
+    for package in packages:
+        told = f"about {size(package.num_bytes)}" if package.num_bytes else "size not known"
+        state = state_of(package, folder)
+        lines.append(f"{package.filename}: {told}, {'not here' if state == NOT_HERE else state}")
+    missing, is_unknown = missing_bytes(packages, folder)
+    total = f"about {size(missing)}{' and some of unknown size' if is_unknown else ''}"
+    lines.append(f"{len(packages)} file(s), {total} to fetch into {folder}; {size(free_bytes(folder))} free")
+    return "\n".join(lines)
 
 
 def probe(names: Sequence[str] | None = None, *, base_url: str | None = None) -> str:
@@ -73,7 +97,7 @@ def probe(names: Sequence[str] | None = None, *, base_url: str | None = None) ->
     """
     from t4sa_data.downloading import plan
 
-    lines = []
+    lines, base_url = [], base_url or os.environ.get(BASE_URL_VARIABLE)
     for package in plan(names or list(catalog.PACKAGES)):
         folder = base_url or package.url.rpartition("/")[0]
         site = Site(folder, limits=Limits(connect_seconds=PROBE_SECONDS, stall_seconds=PROBE_SECONDS))

@@ -27,8 +27,9 @@ from t4sa_data.loading.request import Request, shards_of
 from t4sa_data.manifest import MANIFEST_NAME, FileEntry, Manifest, load_manifest
 
 _LOCAL_WAYS = (
-    "Build a release from the official files (`t4sa prepare RAW`), or set T4SA_HOME to the folder that holds one "
-    "(`t4sa where` shows what was looked at)"
+    "With the official site's user name and password, `t4sa get` downloads the files and builds a release of them (of "
+    "files that are here: `t4sa prepare RAW`). Or set T4SA_HOME to the folder that holds a release (`t4sa where` shows "
+    "what was looked at)"
 )
 
 

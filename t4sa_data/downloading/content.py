@@ -103,7 +103,7 @@ def require_whole(path: Path, suffix: str) -> int | None:
 
     Raises:
         TruncatedArchive, BadHeader: a tar that is damaged.
-        WrongContent: an archive without members; a gzip file that does not decompress.
+        WrongContent: an archive without members; a gzip file that does not decompress, or to no tar.
     """
     if suffix == ".tar":
         num_members = sum(1 for _ in walk(path))
@@ -113,8 +113,11 @@ def require_whole(path: Path, suffix: str) -> int | None:
     if suffix == ".tar.gz":
         try:
             with gzip.open(path) as file:
+                first = file.read(MAGIC_BYTES)
                 while file.read(CHUNK_BYTES):
                     pass
         except (EOFError, OSError, zlib.error) as error:
             raise WrongContent("a gzip file that does not decompress", got=error, where=path) from error
+        if not _looks_like(first, ".tar"):  # compressed once more on the way, say
+            raise WrongContent("no tar in the gzip file", got=repr(first[:32]), where=path)
     return None

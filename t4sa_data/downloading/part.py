@@ -1,7 +1,9 @@
 """A file that is not whole yet: `NAME.part`, and beside it `NAME.part.json`, which says what it is a part of.
 
 The note holds URL, validator and total of the file, and a checkpoint: how many bytes had reached the disk, and their
-sha256. What stands behind the checkpoint after a crash is not trusted; what stands before is hashed again.
+sha256. What stands behind the checkpoint after a crash is not trusted; what stands before is hashed again. Bytes that
+cannot be gone on with stay until the first ones of a fresh start are here (`begin`): a login page in between, or a
+mirror that does not answer, must not cost what took a day.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,18 @@ from t4sa_data.files import CHUNK_BYTES, explain_os_errors, sync_folder, write_b
 
 NOTE_SUFFIX = ".json"
 PART_SUFFIX = ".part"
+NO_VALIDATOR = "the site sends neither a strong ETag nor, without any, a Last-Modified"
+"""Why the bytes that are here cannot be gone on with: a changed file would not be seen."""
+
+
+def _note_of(target: Path) -> Path:
+    return target.with_name(target.name + PART_SUFFIX + NOTE_SUFFIX)
+
+
+def discard_note(target: Path) -> None:
+    """Remove the note of a whole file, which a run that was killed while it gave the final name leaves."""
+    if not target.with_name(target.name + PART_SUFFIX).exists():
+        _note_of(target).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +47,13 @@ class Part:
     """The bytes of `target` that are here. Not for sharing between threads; use as a context manager.
 
     Attributes:
-        have: bytes, all of them hashed.
-        identity: of the file that they belong to; None before the first answer.
+        have: bytes that can be gone on with, all of them hashed.
+        identity: of the file that they belong to; None where there are none.
     """
 
     def __init__(self, target: Path, *, checkpoint_bytes: int) -> None:
         self.path = target.with_name(target.name + PART_SUFFIX)
-        self._note = self.path.with_name(self.path.name + NOTE_SUFFIX)
+        self._note = _note_of(target)
         self._checkpoint_bytes = checkpoint_bytes
         self._file: Any = None
         self._finished = False
@@ -63,51 +77,62 @@ class Part:
             if kind is None or not issubclass(kind, OSError):
                 self.checkpoint()
         finally:
+            is_empty = self._file.seek(0, os.SEEK_END) == 0
             self._file.close()
-            if self.have == 0:
-                self.discard()
+            if is_empty:
+                self._discard()
 
     def take_up(self, url: str) -> str | None:
         """Go on with what an earlier run left; why it cannot be used, or None."""
-        size = self._file.seek(0, os.SEEK_END)
-        if size == 0:
+        if self._file.seek(0, os.SEEK_END) == 0:
             return None
-        try:
-            note = json.loads(self._note.read_bytes())
-            identity = Identity(url=note["url"], validator=note["validator"], total=note["total"])
-            kept, sha256 = int(note["kept"]), str(note["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return self._refuse("nothing says what it is a part of")
+        found = self._read_note()
+        if found is None:
+            return "nothing says what it is a part of"
+        identity, kept, sha256 = found
         if identity.url != url:
-            return self._refuse("it came from another URL")
+            return "it came from another URL"
         if identity.validator is None:
-            return self._refuse("the site gave no strong validator for it")
+            return NO_VALIDATOR
         self._file.seek(0)
         while self.have < kept and (data := self._file.read(min(CHUNK_BYTES, kept - self.have))):
             self._sha256.update(data)
             self.have += len(data)
         if self.have != kept or self._sha256.hexdigest() != sha256:
-            return self._refuse("its bytes are not those that came")
+            self._reset()
+            return "its bytes are not those that came"
         self._file.truncate(kept)
         self._kept, self.identity = kept, identity
         return None
 
-    def _refuse(self, why: str) -> str:
-        self.restart()
-        return why
-
-    def restart(self) -> None:
-        """Forget all bytes."""
-        self._note.unlink(missing_ok=True)
-        self._file.truncate(0)
-        self._file.seek(0)
-        self.identity = None
-        self._reset()
+    def _read_note(self) -> tuple[Identity, int, str] | None:
+        """Identity and checkpoint as they were noted; None where there is no note, or it makes no sense."""
+        try:
+            note = json.loads(self._note.read_bytes())
+            url, validator, total, kept, sha256 = (note[k] for k in ("url", "validator", "total", "kept", "sha256"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        makes_sense = (
+            isinstance(url, str)
+            and (validator is None or (isinstance(validator, str) and validator.isprintable()))
+            and (total is None or isinstance(total, int))
+            and isinstance(kept, int)
+        )
+        return (Identity(url=url, validator=validator, total=total), kept, sha256) if makes_sense else None
 
     def begin(self, url: str, reply: Reply) -> None:
-        """Note which file the bytes to come belong to."""
+        """Drop all bytes that are here, and note which file the bytes to come belong to."""
+        with explain_os_errors(self.path):
+            self._note.unlink(missing_ok=True)  # first: bytes without a note are not trusted
+            self._file.truncate(0)
+        self._reset()
         self.identity = Identity(url=url, validator=reply.validator, total=reply.total)
         self._save()
+
+    def learn_total(self, total: int) -> None:
+        """The site says at last how long the file is."""
+        assert self.identity is not None
+        self.identity = replace(self.identity, total=total)
 
     def tail(self, num: int) -> bytes:
         """The last `num` bytes."""
@@ -155,8 +180,7 @@ class Part:
         """The sha256 of all bytes."""
         return self._sha256.hexdigest()
 
-    def discard(self) -> None:
-        """Remove both files."""
+    def _discard(self) -> None:
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 

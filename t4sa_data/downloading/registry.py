@@ -80,5 +80,6 @@ def require_same(recorded: Entry, filename: str, num_bytes: int, sha256: str, wh
             got=f"{num_bytes} bytes, sha256 {sha256}",
             where=where,
             hint=f"Either the site replaced it or it was damaged on the way. To take the new one, remove {filename} "
-            f"from {REGISTRY_NAME} and run the command again; nothing is fetched twice.",
+            f"from {REGISTRY_NAME} and run the command again; nothing is fetched twice. To fetch the file once more, "
+            f"remove {where.name}.",
         )

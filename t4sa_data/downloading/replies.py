@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRANSIENT = frozenset({408, 425, 429, *range(500, 600)} - {501, 505})
 """Statuses after which the same request may succeed."""
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_NUMBER = r"([0-9]{1,18})"  # more digits are no size, and Python refuses to convert thousands of them
+_CONTENT_RANGE = re.compile(rf"bytes (?:{_NUMBER}-{_NUMBER}|\*)/(?:{_NUMBER}|\*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +25,17 @@ class Reply:
     total: int | None
     """Bytes of the whole file; None: not said."""
     start: int = 0
-    """Byte of the file where the body starts."""
+    """Byte of the file where the body starts; -1: not said, though it is a part."""
     validator: str | None = None
     """Strong ETag, else Last-Modified: what `If-Range` may hold."""
     etag: str | None = None
     last_modified: str | None = None
     content_type: str = ""
     encoding: str = ""
-    accepts_ranges: bool = False
+    is_chunked: bool = False
+    """The body says itself where it ends."""
     retry_after: float | None = None
     """Seconds."""
-
-    @property
-    def why_no_validator(self) -> str:
-        """Why a cut download of this file would have to start over."""
-        return f"its ETag is weak ({self.etag})" if self.etag else "it sends neither ETag nor Last-Modified"
 
 
 def read_reply(status: int, headers: Mapping[str, str], now: float) -> Reply:
@@ -51,10 +48,10 @@ def read_reply(status: int, headers: Mapping[str, str], now: float) -> Reply:
     """
     get = {name.lower(): value.strip() for name, value in headers.items()}.get
     length = _number(get("content-length"))
-    start, total = 0, length if status == 200 and get("transfer-encoding") is None else None
+    start, total = -1 if status == 206 else 0, length if status == 200 and get("transfer-encoding") is None else None
     if status in (206, 416) and (match := _CONTENT_RANGE.fullmatch(get("content-range") or "")):
-        start = int(match[1] or 0)
-        total = None if match[3] == "*" else int(match[3])
+        start = int(match[1]) if match[1] else -1
+        total = int(match[3]) if match[3] else None
         length = int(match[2]) - start + 1 if match[2] and length is None else length
     etag, modified = get("etag"), get("last-modified")
     strong = etag if etag and not etag.startswith("W/") else None
@@ -62,19 +59,19 @@ def read_reply(status: int, headers: Mapping[str, str], now: float) -> Reply:
         status=status,
         length=length,
         total=total,
-        start=start if "content-range" in {name.lower() for name in headers} else -1 if status == 206 else 0,
+        start=start,
         validator=strong or (modified if not etag else None),
         etag=etag,
         last_modified=modified,
         content_type=(get("content-type") or "").split(";")[0].strip().lower(),
         encoding=(get("content-encoding") or "identity").lower(),
-        accepts_ranges=status == 206 or get("accept-ranges") == "bytes",
+        is_chunked=(get("transfer-encoding") or "").lower() == "chunked",
         retry_after=_retry_after(get("retry-after"), now),
     )
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    return int(text) if text is not None and re.fullmatch(_NUMBER, text) else None
 
 
 def _retry_after(text: str | None, now: float) -> float | None:
@@ -89,9 +86,9 @@ def _retry_after(text: str | None, now: float) -> float | None:
         return float(seconds)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now)
+    except (ValueError, TypeError, IndexError, OverflowError):  # the parser's ways to say that it is no date
         return None
-    return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now)
 
 
 def jitter(faults: int, base_seconds: float, most_seconds: float, rng: random.Random) -> float:
@@ -110,7 +107,7 @@ class Append:
 
 @dataclass(frozen=True)
 class Restart:
-    """What is here is of no use: begin at byte 0, with this very body where `body` is true."""
+    """What is here cannot be gone on with: begin at byte 0, with this very body where `body` is true."""
 
     why: str
     body: bool
@@ -146,23 +143,26 @@ def decide(reply: Reply, asked: int, have: int, validator: str | None, total: in
         if asked == 0:
             return Append() if have == 0 else Restart("it begins at byte 0", body=True)
         return Restart(changed or "the site does not send parts of this file", body=True)
+    if asked == 0:
+        return Fault(f"HTTP {reply.status}, and no part of the file was asked for")
     if reply.status == 416:
         if reply.total is not None and reply.total == have and changed is None:
             return Complete()
         return Restart(changed or "the site has no such part of the file", body=False)
     if reply.content_type.startswith("multipart/"):
         return Restart("the site sent several parts for one", body=False)
-    if asked == 0:
-        return Fault("a part of the file, and none was asked for")
     if changed is not None:
         return Restart(changed, body=False)
     if reply.start != asked:
-        return Restart(f"asked from byte {asked}, the site sent from byte {reply.start}", body=False)
+        sent = f"from byte {reply.start}" if reply.start >= 0 else "and did not say from where"
+        return Restart(f"asked from byte {asked}, the site sent {sent}", body=False)
+    if reply.total is None and total is None:
+        return Restart("the site does not say how long the file is", body=False)  # when would it be whole?
     return Append()
 
 
 def _changed(reply: Reply, validator: str | None, total: int | None) -> str | None:
-    if validator is not None and reply.validator is not None and reply.validator != validator:
+    if None not in (validator, reply.validator) and validator not in (reply.etag, reply.last_modified):
         return f"the file changed on the site (it was {validator}, it is {reply.validator})"
     if total is not None and reply.total is not None and reply.total != total:
         return f"the file changed on the site (it had {total} bytes, it has {reply.total})"

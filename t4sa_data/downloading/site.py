@@ -53,21 +53,36 @@ class Limits:
 
 
 class Answer:
-    """An open response; use as a context manager."""
+    """An open response; use as a context manager.
 
-    def __init__(self, response: requests.Response, now: float) -> None:
-        self.response = response
+    Args:
+        response: its body not yet read.
+        now: seconds since the epoch.
+        among: the site's open answers; it is one of them until it is closed.
+    """
+
+    def __init__(self, response: requests.Response, now: float, among: set[Answer]) -> None:
+        self.response, self._among = response, among
         self.reply: Reply = read_reply(response.status_code, response.headers, now)
+        among.add(self)
 
     def read(self, num: int) -> bytes:
         """Up to `num` bytes as they come over the wire (no content coding is undone); empty at the end."""
         data: bytes = self.response.raw.read1(num, decode_content=False)
         return data
 
+    def abort(self) -> None:
+        """Let a `read` in another thread end at once."""
+        try:
+            self.response.raw.shutdown()
+        except (OSError, ValueError, RuntimeError):  # it has ended already
+            pass
+
     def __enter__(self) -> Answer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._among.discard(self)
         self.response.close()
 
 
@@ -99,7 +114,13 @@ class Site:
         self._given, self._user = auth, user
         self._allow_insecure_http, self._interactive = allow_insecure_http, interactive
         self._credentials: Credentials | None = None
+        self._is_refused = False
+        """The site did not take `_credentials`: no file sends them again, since sites lock accounts."""
         self._asking = threading.Lock()
+        self._answers: set[Answer] = set()
+        self._over_https: bool | None = None if self._may_have_https() else False
+        """Whether requests for `origin` go over https; None: not tried yet."""
+        self._trying = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Site({self.base_url!r})"
@@ -126,14 +147,18 @@ class Site:
             ServerFault: too many redirects.
             OSError: the network (`requests.RequestException` is one).
         """
+        url = self._secured(url)
         for _ in range(MAX_REDIRECTS + 1):
             origin, sent = origin_of(url), self._credentials
+            if self._is_refused and origin == self.home:
+                raise self._refused(401, origin, sent)
             response = self._send(method, url, origin, sent, headers or {})
             status = response.status_code
-            if status == 401 and origin == self.origin:
+            if status == 401 and origin == self.home:
                 self._after_refusal(response, sent)
             elif status in (401, 403):
-                raise self._refused(response, origin, sent)
+                response.close()
+                raise self._refused(status, origin, sent)
             elif status in (404, 410):
                 response.close()
                 raise NotOnServer(
@@ -142,8 +167,43 @@ class Site:
             elif status in (301, 302, 303, 307, 308) and "Location" in response.headers:
                 url = self._follow(url, response)
             else:
-                return Answer(response, now)
+                return Answer(response, now, self._answers)
         raise ServerFault("redirected again and again", where=url, hint="Is --base-url right?")
+
+    def abort(self) -> None:
+        """End all reads that wait for the site."""
+        for answer in list(self._answers):
+            answer.abort()
+
+    @property
+    def home(self) -> Origin:
+        """Where the credentials go, and nowhere else: `origin`, over https where the site offers it."""
+        return Origin("https", self.origin.host, 443) if self._over_https else self.origin
+
+    def _may_have_https(self) -> bool:
+        return self.origin.scheme == "http" and self.origin.port == 80 and not self.origin.is_loopback
+
+    def _secured(self, url: str) -> str:
+        """A URL of this site over https, where the site offers that: tried once, before anything else is sent.
+
+        What is kept on disk names the URL that the user gave. There is no way back in a run; in a later one, plain
+        http sends credentials only where the user allows it, as ever.
+        """
+        if self._over_https is False or origin_of(url) != self.origin:
+            return url
+        with self._trying:
+            secured = urlsplit(url)._replace(scheme="https", netloc=self.origin.host).geturl()
+            if self._over_https is None:
+                self._over_https = self._answers_to(secured)
+        return secured if self._over_https else url
+
+    def _answers_to(self, secured: str) -> bool:
+        """Whether this file is there over https, with a valid certificate: it is sent, or a password is asked for."""
+        try:
+            with self.ask("HEAD", secured, {}) as response:
+                return response.status_code in (200, 401)
+        except OSError:  # no connection, no certificate
+            return False
 
     def ask(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
         """One request without credentials, no redirect followed: for a report."""
@@ -153,7 +213,7 @@ class Site:
         self, method: str, url: str, origin: Origin, sent: Credentials | None, headers: Mapping[str, str]
     ) -> requests.Response:
         all_headers = {"Accept-Encoding": "identity", "User-Agent": user_agent(), **headers}
-        if sent is not None and origin == self.origin:
+        if sent is not None and origin == self.home:
             all_headers["Authorization"] = sent.header()
         with requests.Session() as session:
             # Without this requests takes ~/.netrc for every host, in place of what it was given. Proxies and
@@ -174,28 +234,30 @@ class Site:
 
     def _after_refusal(self, response: requests.Response, sent: Credentials | None) -> None:
         """After a 401 of our own site: look for credentials, once for all files."""
-        schemes = {part.split()[0].lower() for part in response.headers.get("WWW-Authenticate", "").split(",") if part}
         response.close()
+        parts = response.headers.get("WWW-Authenticate", "").split(",")
+        schemes = {part.split()[0].lower() for part in parts if part.strip()}
         if "basic" not in schemes:
             raise CredentialsRefused(
                 "the site asks for a login that is not HTTP Basic",
                 got=", ".join(sorted(schemes)) or "no scheme",
-                where=self.origin,
+                where=self.home,
                 hint="Please report it with the output of `t4sa download --probe`.",
             )
         with self._asking:
             if sent is not None and sent == self._credentials:
-                raise self._refused(response, self.origin, sent)
+                self._is_refused = True
+                raise self._refused(401, self.home, sent)
             if self._credentials is None:
-                credentials.require_safe(self.origin, allow_insecure_http=self._allow_insecure_http)
+                credentials.require_safe(self.home, allow_insecure_http=self._allow_insecure_http)
+                # Of the site as the user named it; over https they are safer than where they were entered for.
                 self._credentials = credentials.find(
                     self.origin, self._given, user=self._user, interactive=self._interactive
                 )
 
-    def _refused(self, response: requests.Response, origin: Origin, sent: Credentials | None) -> CredentialsRefused:
-        response.close()
-        got = f"HTTP {response.status_code}"
-        if origin != self.origin:
+    def _refused(self, status: int, origin: Origin, sent: Credentials | None) -> CredentialsRefused:
+        got = f"HTTP {status}"
+        if origin != self.home:
             return CredentialsRefused(
                 "the site sent us on to another one, which wants credentials of its own",
                 got=got,
@@ -214,7 +276,10 @@ class Site:
     def _follow(self, url: str, response: requests.Response) -> str:
         """The URL that a redirect leads to."""
         response.close()
-        target = urljoin(url, response.headers["Location"])
+        try:
+            target = urljoin(url, response.headers["Location"])
+        except ValueError:
+            raise ServerFault("redirected to what is no URL", where=url) from None
         if urlsplit(url).scheme == "https" and origin_of(target).scheme != "https":
             raise InsecureTransport(
                 "the site sends us from https to plain http", got=origin_of(target), where=origin_of(url)

@@ -428,8 +428,11 @@ def default_base_url() -> str:
     return os.environ.get(BASE_URL_VARIABLE) or catalog.DATASET_URL
 
 
-_BEGIN, _END = "# t4sa-data: ", "# t4sa-data end"
-"""Lines around what `t4sa login` puts into netrc; the first one names the origin, which netrc itself cannot."""
+_BEGIN, _END = "#t4sa-data:", "#t4sa-data:end"
+"""Lines around what `t4sa login` puts into netrc; the first one names the origin, which netrc itself cannot.
+
+Without spaces: Python's netrc reads on behind a `# ` that follows a line that ends in quotes.
+"""
 
 
 def _blocks(path: Path) -> Iterator[tuple[str | None, list[str]]]:
@@ -442,7 +445,7 @@ def _blocks(path: Path) -> Iterator[tuple[str | None, list[str]]]:
     number = 0
     while number < len(lines):
         line = lines[number]
-        if line.startswith(_BEGIN) and _END in lines[number:]:
+        if line.startswith(_BEGIN) and line != _END and _END in lines[number:]:
             stop = lines.index(_END, number)
             yield line.removeprefix(_BEGIN), lines[number + 1 : stop]
             number = stop + 1

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import os
 import random
+import subprocess
+import sys
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ TAR, TSV, CSV, GZIP = "b-t4sa_imgs.tar", "t4sa_text_sentiment.tsv", "raw_tweets_
 PACKAGES = {"b-t4sa": TAR, "text-sentiment": TSV, "raw-text": CSV, "hybrid-ft-a": GZIP}
 USER, PASSWORD = "a-user", 'p@ss/w"ö rd+%41\\'
 OVERLAP_BYTES = 1000
+ROOT = Path(__file__).parents[1]
 
 # What waits is short; what a slow machine must not hit is long.
 QUICK = Limits(
@@ -98,3 +104,36 @@ def assert_no_secret(site: OfficialSite, *written: str | bytes | Path) -> None:
     for form in forms_of(site.user, site.password):
         assert len(form) > 5
         assert not any(form in text for text in texts), "the password was written or printed"
+
+
+CLIENT = """
+import json, logging, resource, signal, sys
+from dataclasses import replace
+from t4sa_data import downloading
+from t4sa_data.errors import T4SAError
+choices = json.loads(sys.argv[1])
+logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+if choices.get("file_bytes"):  # as a full disk: a write behind this byte fails
+    resource.setrlimit(resource.RLIMIT_FSIZE, (choices["file_bytes"],) * 2)
+try:
+    downloading.download(
+        choices["packages"], choices["to"], base_url=choices["url"], interactive=False,
+        limits=downloading.Limits(**choices["limits"]), say=lambda line: print(line, flush=True),
+    )
+except T4SAError as error:
+    sys.exit(f"named: {type(error).__name__}: {error}")
+"""
+"""A download in a process of its own; user name and password come by the environment."""
+
+
+def start_client(site: OfficialSite, to: Path, *packages: str, **choices: Any) -> subprocess.Popen[bytes]:
+    """Start a download in another process; its output comes by pipes."""
+    given = {"packages": packages or ("b-t4sa",), "to": str(to), "url": site.url, "limits": asdict(QUICK), **choices}
+    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", CLIENT, json.dumps(given)],
+        cwd=ROOT,
+        env={**kept, "PYTHONPATH": str(ROOT), "T4SA_USER": site.user, "T4SA_PASSWORD": site.password},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )

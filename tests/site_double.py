@@ -79,6 +79,7 @@ class OfficialSite:
         user: who may read them.
         password: of that user.
         faults: the script.
+        is_open: nobody is asked for credentials.
         next_files: by name, the version that `changed` and `changed_quietly` put in place (they swap the two).
     """
 
@@ -88,6 +89,7 @@ class OfficialSite:
     faults: list[Fault] = field(default_factory=list)
     next_files: dict[str, bytes] = field(default_factory=dict)
     log: list[Request] = field(default_factory=list)
+    is_open: bool = False
     realm: str = 'Basic realm="T4SA, the \\"data\\""'
 
     def __post_init__(self) -> None:
@@ -194,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._serve(unquote(name), Fault())
 
     def _site(self) -> None:
-        if self.headers.get("Authorization") != self.site.authorization:
+        if not self.site.is_open and self.headers.get("Authorization") != self.site.authorization:
             self._plain(401, b"<html>no</html>", {"WWW-Authenticate": self.site.realm, "Content-Type": "text/html"})
             return
         name = unquote(self.path.rpartition("/")[2])
@@ -308,6 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
                 break
         if fault.kind == "stall":
             self.site.closing.wait(fault.seconds)
+            is_cut = True
         if is_cut:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -149,10 +149,11 @@ class Part:
         with explain_os_errors(self.path):
             self._file.seek(self.have)
             view = memoryview(data)
-            while view:  # an unbuffered write may take fewer
-                view = view[self._file.write(view) :]
-        self._sha256.update(data)
-        self.have += len(data)
+            while view:  # an unbuffered write may take fewer: a disk that gets full keeps what fits
+                num = self._file.write(view)
+                self._sha256.update(view[:num])
+                self.have += num
+                view = view[num:]
         if self.have - self._kept >= self._checkpoint_bytes:
             self.checkpoint()
 

@@ -53,7 +53,7 @@ def read_reply(status: int, headers: Mapping[str, str], now: float) -> Reply:
         start = int(match[1]) if match[1] else -1
         total = int(match[3]) if match[3] else None
         length = int(match[2]) - start + 1 if match[2] and length is None else length
-    etag, modified = get("etag"), get("last-modified")
+    etag, modified = _clean(get("etag")), _clean(get("last-modified"))
     strong = etag if etag and not etag.startswith("W/") else None
     return Reply(
         status=status,
@@ -68,6 +68,11 @@ def read_reply(status: int, headers: Mapping[str, str], now: float) -> Reply:
         is_chunked=(get("transfer-encoding") or "").lower() == "chunked",
         retry_after=_retry_after(get("retry-after"), now),
     )
+
+
+def _clean(text: str | None) -> str | None:
+    """A value that can be sent back: none that is empty or, from a folded line, has a line break in it."""
+    return text if text and text.isprintable() else None
 
 
 def _number(text: str | None) -> int | None:

@@ -222,4 +222,18 @@ def _named(error: BaseException, repo_id: str, revision: str) -> T4SAError | Non
             where=where,
             hint="Log in again with `hf auth login`, or mend HF_TOKEN.",
         )
+    if _is_cut(error) or (isinstance(error, hub.HfHubHTTPError) and status is not None and status >= 429):
+        return HubUnreachable(
+            "the transfer from the Hub broke off, the client's own retries included",
+            got=f"HTTP {status}" if status else type(error).__name__,
+            where=where,
+            hint="Try again later: files that came whole are kept.",
+        )
     return None
+
+
+def _is_cut(error: BaseException) -> bool:
+    """A connection that was cut, or a body of another size than announced, as the client's HTTP library says it."""
+    kinds = [(kind.__name__, kind.__module__.partition(".")[0]) for kind in type(error).__mro__]
+    by_library = any(name == "TransportError" and module in ("httpx", "httpx2") for name, module in kinds)
+    return by_library or (isinstance(error, OSError) and "Consistency check failed" in str(error))

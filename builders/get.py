@@ -6,12 +6,12 @@ Both stages go on where they were, so this one command does too. `python -m buil
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from t4sa_data import credentials
 from t4sa_data.commands import EXIT_USAGE, AllowHttp, Base, User, bars, exit_statuses, say
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def get(
 
 def _ask() -> None:
     """Go on only when somebody says so."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not credentials.can_prompt():
         typer.echo("error: there is no terminal to ask on. Add --yes to start without asking.", err=True)
         raise typer.Exit(EXIT_USAGE)
     typer.confirm("Start?", abort=True, err=True)

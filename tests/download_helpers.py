@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -13,12 +14,13 @@ import tarfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from t4sa_data import downloading
 from t4sa_data.downloading import Downloaded, Limits
 from t4sa_data.shards.tar import END_MARK, padded, ustar_header
 
-from tests.site_double import OfficialSite, forms_of  # isort: skip
+from tests.site_double import OfficialSite  # isort: skip
 
 TAR, TSV, CSV, GZIP = "b-t4sa_imgs.tar", "t4sa_text_sentiment.tsv", "raw_tweets_text.csv", "hybrid_finetuned_all.tar.gz"
 PACKAGES = {"b-t4sa": TAR, "text-sentiment": TSV, "raw-text": CSV, "hybrid-ft-a": GZIP}
@@ -89,6 +91,15 @@ def assert_no_wrong_file(site: OfficialSite, to: Path) -> None:
     for name in PACKAGES.values():
         if (to / name).exists():
             assert (to / name).read_bytes() in (site.files.get(name), site.next_files.get(name)), name
+
+
+def forms_of(user: str, password: str) -> list[bytes]:
+    """How a password may show up where it must not: plain, URL-quoted, base64."""
+    basic = base64.b64encode(f"{user}:{password}".encode())
+    # Base64 of the password alone, at each of the three offsets it may have in something longer.
+    inside = {base64.b64encode(b"x" * pad + password.encode())[4 if pad else 0 : -4] for pad in range(3)}
+    plain = {password, quote(password), quote(password, safe=""), quote_plus(password), repr(password)[1:-1]}
+    return sorted({*(form.encode() for form in plain), basic, *inside})
 
 
 def assert_no_secret(site: OfficialSite, *written: str | bytes | Path) -> None:

@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +33,8 @@ class Fault:
     - `status`: answers `status`, with `retry_after` if given. `reset`: closes the connection without an answer.
     - `drip`: sends one byte every `seconds`. `stall`: sends `at` bytes, then nothing for `seconds`. `mute`: no answer.
     - `length_long`, `length_short`: `Content-Length` is 1000 more, or less, than the file has (also in HEAD).
-    - `chunked`: no length. `until_close`: no length, and not chunked. `empty`: `Content-Length: 0`.
+    - `chunked`: no length. `torn`: the same, and the cut is inside a chunk. `until_close`: no length, and not chunked.
+    - `empty`: `Content-Length: 0`.
     - `gzip`: compressed, though identity was asked for.
     - `login`: a page with status 200. `login_lying`: the same, as `application/x-tar`.
     - `redirect_same`, `redirect_other`, `redirect_gated` (wants credentials), `redirect_login` (a page there).
@@ -79,6 +80,7 @@ class OfficialSite:
         user: who may read them.
         password: of that user.
         faults: the script.
+        piece_seconds: pause between pieces of `PIECE_BYTES`, for those who want to be there in the middle.
         is_open: nobody is asked for credentials.
         next_files: by name, the version that `changed` and `changed_quietly` put in place (they swap the two).
     """
@@ -90,6 +92,7 @@ class OfficialSite:
     next_files: dict[str, bytes] = field(default_factory=dict)
     log: list[Request] = field(default_factory=list)
     is_open: bool = False
+    piece_seconds: float = 0.0
     realm: str = 'Basic realm="T4SA, the \\"data\\""'
 
     def __post_init__(self) -> None:
@@ -167,6 +170,7 @@ def _handler(site: OfficialSite, origin: str) -> type[BaseHTTPRequestHandler]:
 class _Handler(BaseHTTPRequestHandler):
     site: OfficialSite
     origin: str
+    range_end: int | None = None
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
@@ -259,18 +263,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._range(data, start, headers, fault)
 
     def _asked(self, headers: dict[str, str]) -> int | None:
-        """First byte of the range that the request is for; None: the whole file."""
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        """First byte of the range that the request is for (its end is `range_end`); None: the whole file."""
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         condition = self.headers.get("If-Range")
         holds = condition is None or condition in (headers.get("ETag"), headers.get("Last-Modified"))
-        return int(match[1]) if match and holds and self.command == "GET" else None
+        self.range_end = int(match[2]) + 1 if match and match[2] else None
+        if not match or not holds or self.command != "GET":
+            return None
+        return int(match[1])
 
     def _whole(self, data: bytes, headers: dict[str, str], fault: Fault) -> None:
         if fault.kind == "gzip":
             data = gzip.compress(data, 1, mtime=0)
             headers["Content-Encoding"] = "gzip"
         length = len(data) + {"length_long": 1000, "length_short": -1000, "empty": -len(data)}.get(fault.kind, 0)
-        if fault.kind == "chunked":
+        if fault.kind in _CHUNKED:
             headers["Transfer-Encoding"] = "chunked"
         elif fault.kind == "until_close":
             self.close_connection = True
@@ -280,18 +287,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(data[:length], fault)
 
     def _range(self, data: bytes, start: int, headers: dict[str, str], fault: Fault) -> None:
-        moved = max(0, start - 7)
+        moved, size, data = max(0, start - 7), len(data), data[: self.range_end]
         body = data[moved if fault.kind in ("wrong_range", "lying_range") else start :]
         if fault.kind == "lying_range":
             body = body[: len(data) - start]
         told = moved if fault.kind == "wrong_range" else start
-        total = "*" if fault.kind == "no_range_total" else str(len(data))
+        total = "*" if fault.kind == "no_range_total" else str(size)
         headers["Content-Range"] = f"bytes {told}-{told + len(body) - 1}/{total}"
         if fault.kind == "multipart":
             boundary = "\r\n".join(["--gap", f"Content-Range: {headers.pop('Content-Range')}", "", ""])
             body = boundary.encode() + body + b"\r\n--gap--\r\n"
             headers["Content-Type"] = "multipart/byteranges; boundary=gap"
-        if fault.kind == "chunked":
+        if fault.kind in _CHUNKED:
             headers["Transfer-Encoding"] = "chunked"
         else:
             headers["Content-Length"] = str(len(body) + {"length_long": 1000}.get(fault.kind, 0))
@@ -301,20 +308,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes, fault: Fault) -> None:
         if self.command == "HEAD":
             return
-        write: Callable[[bytes], object] = self._write_chunk if fault.kind == "chunked" else self._write
+        write: Callable[[bytes], object] = self._write_chunk if fault.kind in _CHUNKED else self._write
         is_cut = fault.at is not None or fault.kind == "length_long"
         end = len(body) if fault.at is None else min(fault.at, len(body))
         for piece in _pieces(body[:end], 1 if fault.kind == "drip" else PIECE_BYTES):
             write(piece)
-            if fault.kind == "drip" and self.site.closing.wait(fault.seconds):
+            pause = fault.seconds if fault.kind == "drip" else self.site.piece_seconds
+            if pause and self.site.closing.wait(pause):
                 break
         if fault.kind == "stall":
             self.site.closing.wait(fault.seconds)
             is_cut = True
+        if fault.kind == "torn":
+            self.wfile.write(b"ff\r\n")
         if is_cut:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
-        elif fault.kind == "chunked":
+        elif fault.kind in _CHUNKED:
             self.wfile.write(b"0\r\n\r\n")
 
     def _write(self, piece: bytes) -> None:
@@ -326,6 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
+_CHUNKED = ("chunked", "torn")
 _MODES = {"other": "open", "gated": "gated", "login": "login"}
 
 
@@ -337,14 +348,3 @@ def _pieces(data: bytes, num_bytes: int) -> Iterator[bytes]:
 def http_date(seconds_from_now: float) -> str:
     """A date as `Retry-After` may hold it, in whole seconds."""
     return formatdate(time.time() + seconds_from_now, usegmt=True)
-
-
-def forms_of(user: str, password: str) -> Sequence[bytes]:
-    """How a password may show up where it must not: plain, URL-quoted, base64."""
-    from urllib.parse import quote, quote_plus
-
-    basic = base64.b64encode(f"{user}:{password}".encode())
-    # Base64 of the password alone, at each of the three offsets it may have in something longer.
-    inside = {base64.b64encode(b"x" * pad + password.encode())[4 if pad else 0 : -4] for pad in range(3)}
-    plain = {password, quote(password), quote(password, safe=""), quote_plus(password), repr(password)[1:-1]}
-    return sorted({*(form.encode() for form in plain), basic, *inside})

@@ -69,6 +69,11 @@ HEALED: dict[str, tuple[list[Fault], list[str | None]]] = {
     "chunked": ([Fault("chunked")], [None]),
     "chunked, length unknown": ([Fault("chunked", method="HEAD"), Fault("chunked")], [None]),
     "chunked and cut": ([Fault("chunked", at=50_000)], [None, BEHIND_CUT]),
+    "chunked and cut in a chunk": ([Fault("torn", at=50_000)], [None, BEHIND_CUT]),
+    "chunked and cut in a chunk, length unknown": (
+        [Fault("chunked", method="HEAD"), Fault("torn", at=50_000)],
+        [None, BEHIND_CUT],
+    ),
     "chunked and cut, length unknown": (
         [Fault("chunked", method="HEAD"), Fault("chunked", at=50_000)],
         [None, BEHIND_CUT],

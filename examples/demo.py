@@ -1,11 +1,12 @@
-"""The main job from end to end on a miniature: official archives -> release -> check -> load_dataset -> training.
+"""The main job from end to end on a miniature: download -> release -> check -> load_dataset -> training.
 
     make demo                                  # makes .venv, installs, runs this
     python tasks.py demo                       # the same without make
     python examples/demo.py [--out demo]       # with [build,train] installed
 
-Everything is made on the spot, offline; pictures are drawn. Leaves OUT/overview.png, the archives in OUT/raw and
-the release they became in OUT/home.
+Everything is made on the spot, offline; pictures are drawn. A double of the official site, on this very machine, asks
+for user name and password, and cuts the connection once. Leaves OUT/overview.png, what was downloaded in OUT/raw and
+the release it became in OUT/home.
 """
 
 from __future__ import annotations
@@ -71,11 +72,28 @@ def start_afresh(out: Path) -> None:
     marker.touch()
 
 
-def make_archives(raw: Path) -> Any:
+def make_archives(folder: Path) -> Any:
     """The official packages in miniature, with four broken pictures, plus a further image archive."""
     from t4sa_data.testing import make_official_archive
 
-    return make_official_archive(raw, NUM_IMAGES, num_extra=NUM_EXTRA)
+    return make_official_archive(folder, NUM_IMAGES, num_extra=NUM_EXTRA, lists_inside=True)
+
+
+def download(source: Path, raw: Path) -> Sequence[Any]:
+    """Bring the packages of `source` to `raw` from a site that cuts the connection in the middle; its requests."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from t4sa_data import catalog
+    from tests.site_double import Fault, OfficialSite
+
+    names = [package.filename for package in catalog.expand(catalog.PREPARE_PACKAGES)]
+    files = {name: (source / name).read_bytes() for name in names}
+    cut = Fault(at=len(files[names[0]]) // 2)
+    with OfficialSite(files, user="reader", password="miniature", faults=[cut]) as site:
+        os.environ |= {"T4SA_USER": site.user, "T4SA_PASSWORD": site.password}
+        t4sa("download", "--to", raw, "--base-url", site.url)
+    for name, data in files.items():
+        assert (raw / name).read_bytes() == data, f"{name} is not what the site has"
+    return site.requests()
 
 
 def release_words(home: Path) -> str:
@@ -140,16 +158,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The main job from end to end on a miniature.")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of everything it leaves")
     out = parser.parse_args(argv).out.resolve()
-    home, raw = out / "home", out / "raw"
+    home, raw, source = out / "home", out / "raw", out / "site"
     start_afresh(out)
     os.environ["HF_DATASETS_CACHE"] = str(out / "cache")  # leave nothing outside `out`
     stages = Stages()
     stages.run(
         "archives",
-        lambda: make_archives(raw),
+        lambda: make_archives(source),
         lambda made: f"{len(made.images)} images listed, {len(made.broken)} of them broken; {len(made.extra)} more",
     )
-    more = ("--images", raw / "t4sa_more_imgs.tar")
+    stages.run(
+        "download",
+        lambda: download(source, raw),
+        lambda asked: f"{len(list(raw.glob('*_*.*')))} packages in {len(asked)} requests: cut once, went on",
+    )
+    more = ("--images", source / "t4sa_more_imgs.tar")
     stages.run(
         "prepare", lambda: t4sa("prepare", raw, "--out", home, "--workers", "2", *more), lambda _: release_words(home)
     )

@@ -87,12 +87,14 @@ def download(source: Path, raw: Path) -> Sequence[Any]:
 
     names = [package.filename for package in catalog.expand(catalog.PREPARE_PACKAGES)]
     files = {name: (source / name).read_bytes() for name in names}
-    cut = Fault(at=len(files[names[0]]) // 2)
+    cut = Fault(at=len(files[names[0]]) // 2, name=names[0])
     with OfficialSite(files, user="reader", password="miniature", faults=[cut]) as site:
         os.environ |= {"T4SA_USER": site.user, "T4SA_PASSWORD": site.password}
         t4sa("download", "--to", raw, "--base-url", site.url)
     for name, data in files.items():
         assert (raw / name).read_bytes() == data, f"{name} is not what the site has"
+    went_on = [request for request in site.requests() if request.range is not None]
+    assert len(went_on) == 1, "the connection was not cut, or the download did not go on"
     return site.requests()
 
 

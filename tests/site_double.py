@@ -53,6 +53,8 @@ class Fault:
     retry_after: str | None = None
     seconds: float = 0.0
     method: str = "GET"
+    name: str | None = None
+    """Of the file that it waits for; None: the next request, whatever it asks for."""
 
 
 @dataclass
@@ -130,10 +132,11 @@ class OfficialSite:
         """Requests that took credentials to the other origin. There must be none."""
         return [request for request in self.log if request.origin == "other" and request.authorization]
 
-    def take_fault(self, method: str) -> Fault:
-        """The next fault of the script, if it is for this method."""
+    def take_fault(self, method: str, name: str) -> Fault:
+        """The next fault of the script, if it is for this method and file."""
         with self._lock:
-            return self.faults.pop(0) if self.faults and self.faults[0].method == method else Fault()
+            is_next = self.faults and self.faults[0].method == method and self.faults[0].name in (None, name)
+            return self.faults.pop(0) if is_next else Fault()
 
     def change(self, name: str, *, quietly: bool = False, same_bytes: bool = False) -> None:
         """Put the next version of a file in place."""
@@ -204,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._plain(401, b"<html>no</html>", {"WWW-Authenticate": self.site.realm, "Content-Type": "text/html"})
             return
         name = unquote(self.path.rpartition("/")[2])
-        fault = self.site.take_fault(self.command)
+        fault = self.site.take_fault(self.command, name)
         if name not in self.site.files:
             self._plain(404, b"<html>no</html>")
         elif fault.kind == "status":

@@ -167,6 +167,17 @@ def test_plain_http_to_another_machine_needs_a_word(site: OfficialSite, known: N
     assert status == 0, err
 
 
+def test_no_proxy_stands_between_two_ends_on_this_machine(site: OfficialSite, known: None, t4sa, monkeypatch) -> None:
+    """A proxy would read the password that plain http takes to loopback only."""
+    with OfficialSite({}) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        status, _, err = t4sa("download", "raw-text")
+        assert status == 0 and proxy.log == [], err
+
+
 def test_probe_is_a_report_without_credentials(site: OfficialSite, known: None, t4sa, monkeypatch) -> None:
     status, out, _ = t4sa("download", "--probe")
     assert status == 0 and not [request for request in site.log if request.authorization]
@@ -196,7 +207,7 @@ def test_a_prompt_comes_once_and_in_the_main_thread(site: OfficialSite, t4sa, mo
     assert t4sa("download")[0] == 0 and asked == [], "all is here"
 
 
-def test_ctrl_c_at_the_prompt_or_on_the_way_ends_it(site: OfficialSite, known: None, tmp_path: Path) -> None:
+def test_ctrl_c_on_the_way_ends_it(site: OfficialSite, known: None, tmp_path: Path) -> None:
     site.files["b-t4sa_imgs.tar"] += bytes(1 << 20)
     site.faults = [Fault("stall", at=300_000, seconds=60)]
     raw = tmp_path / "raw"

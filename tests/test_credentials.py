@@ -10,7 +10,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +32,12 @@ from t4sa_data.errors import (
 )
 
 from tests.site_double import OfficialSite  # isort: skip
+from tests.terminal import Terminal  # isort: skip
 
 BASE = "http://data.example.org/dataset/"
 ORIGIN = origin_of(BASE)
 SECRET = 'p w/"d\\ä#%+'
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pseudo-terminals of Linux")
 posix = pytest.mark.skipif(os.name != "posix", reason="modes and terminals of POSIX")
 
 
@@ -399,30 +400,15 @@ def test_nothing_typed(monkeypatch, capsys, user, password) -> None:
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pseudo-terminals of Linux")
+@on_linux
 def test_a_terminal_is_asked_and_the_password_not_shown(nowhere) -> None:
-    import pty
-
-    ours, theirs = pty.openpty()
-    code = (
-        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); sys.argv = ['t4sa', *sys.argv[1:]]; "
-        "from t4sa_data.cli import main; main()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, "login", "--base-url", BASE],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    ) as process:
-        os.close(theirs)
-        shown = read_until(ours, b"User: ")
-        os.write(ours, b"someone\n")
-        shown += read_until(ours, b"Password (not shown): ")
-        os.write(ours, f"{SECRET}\n".encode())
-        shown += read_until(ours, None)
-        assert process.wait(30) == 0, shown
-    os.close(ours)
+    with Terminal("login", "--base-url", BASE) as terminal:
+        shown = terminal.read_until(b"User: ")
+        terminal.type(b"someone\n")
+        shown += terminal.read_until(b"Password (not shown): ")
+        terminal.type(f"{SECRET}\n".encode())
+        shown += terminal.read_until(None)
+    assert terminal.process.returncode == 0, shown
     text = shown.decode()
     assert "asks for the user name and password that came by mail" in text and f"stored in netrc ({nowhere}" in text
     assert_no_secret(text)
@@ -430,22 +416,18 @@ def test_a_terminal_is_asked_and_the_password_not_shown(nowhere) -> None:
     assert (found.user, found.password) == ("someone", SECRET)
 
 
-def read_until(descriptor: int, mark: bytes | None, seconds: float = 60) -> bytes:
-    """What a terminal shows until `mark`, or its end."""
-    import select
-
-    shown, limit = b"", time.monotonic() + seconds
-    while mark is None or mark not in shown:
-        assert select.select([descriptor], [], [], max(0, limit - time.monotonic()))[0], shown
-        try:
-            data = os.read(descriptor, 4096)
-        except OSError:  # the other side is closed
-            data = b""
-        shown += data
-        if not data:
-            assert mark is None, shown
-            break
-    return shown
+@on_linux
+def test_ctrl_c_at_the_prompt_of_a_download_ends_it(nowhere) -> None:
+    with OfficialSite({"raw_tweets_text.csv": b"id,text\n"}) as double:
+        words = ("download", "raw-text", "--base-url", double.url, "--to", str(nowhere / "raw"))
+        with Terminal(*words) as terminal:
+            terminal.read_until(b"User: ")
+            terminal.type(b"someone\n")
+            terminal.read_until(b"Password (not shown): ")
+            terminal.type(b"\x03")
+            shown = terminal.read_until(None)
+    assert terminal.process.returncode == 130 and b"Traceback" not in shown and b"interrupted" in shown, shown
+    assert not [request for request in double.log if request.authorization]
 
 
 # Origins and URLs.

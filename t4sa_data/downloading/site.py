@@ -228,7 +228,8 @@ class Site:
                 stream=True,
                 allow_redirects=False,
                 timeout=timeout,
-                proxies=dict(requests.utils.get_environ_proxies(url)),
+                # None for this machine: a proxy is another one, and plain http is for this one only.
+                proxies={} if origin.is_loopback else dict(requests.utils.get_environ_proxies(url)),
                 verify=bundle or True,
             )
 

@@ -121,7 +121,7 @@ def test_names_groups_and_all(site: OfficialSite, known: None, t4sa, tmp_path: P
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
-        (["b-t4s"], 2, "no such package"),
+        (["b-t4s", "raw-text", "modles"], 2, "| models-pytorch, got b-t4s, modles"),
         (["--all", "b-t4sa"], 2, "either --all or names"),
         (["--config", "b-t4sa"], 2, "--config cannot be used with --from site"),
         (["--split", "test", "--revision", "v1"], 2, "--split, --revision cannot"),

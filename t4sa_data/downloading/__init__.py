@@ -56,12 +56,11 @@ def plan(packages: Sequence[str] | None = None) -> tuple[Package, ...]:
     Raises:
         UnknownPackage: no such name.
     """
-    try:
-        return catalog.expand(packages or catalog.PREPARE_PACKAGES)
-    except KeyError as error:
-        raise UnknownPackage(
-            "no such package", expected=" | ".join([*catalog.PACKAGES, *catalog.GROUPS]), got=error.args[0]
-        ) from None
+    names = packages or catalog.PREPARE_PACKAGES
+    known = [*catalog.PACKAGES, *catalog.GROUPS]
+    if unknown := [name for name in names if name not in known]:
+        raise UnknownPackage("no such package", expected=" | ".join(known), got=", ".join(unknown))
+    return catalog.expand(names)
 
 
 def download(

@@ -39,6 +39,7 @@ from tests.site_double import Fault, http_date  # isort: skip
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("quick_disk")]
 
 CUT = Fault(at=50_000)
+IMPATIENT = replace(QUICK, stall_seconds=0.4, attempts=50)
 BEHIND_CUT = f"bytes={50_000 - OVERLAP_BYTES}-"
 ETAG = f'"{TAR}-v1"'
 NOTE, PART = f"{TAR}.part.json", f"{TAR}.part"
@@ -228,7 +229,7 @@ def test_retry_after_is_honoured(ask: str, tmp_path: Path) -> None:
     started = time.monotonic()
     with make_site(faults=[Fault("status", retry_after=retry_after)]) as site:
         bring(site, tmp_path)
-    assert 0.9 <= time.monotonic() - started < 15
+    assert 0.9 <= time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_retry_after_is_honoured(ask: str, tmp_path: Path) -> None:
 def test_a_site_that_dawdles_is_asked_again(fault: Fault, tmp_path: Path) -> None:
     said: list[str] = []
     with make_site(faults=[fault]) as site:
-        bring(site, tmp_path, limits=replace(QUICK, stall_seconds=0.4), say=said.append)
+        bring(site, tmp_path, limits=IMPATIENT, say=said.append)
     assert (tmp_path / TAR).read_bytes() == FILES[TAR]
     assert any("again in" in line for line in said)
 
@@ -245,10 +246,10 @@ def test_a_site_that_dawdles_is_asked_again(fault: Fault, tmp_path: Path) -> Non
 @pytest.mark.parametrize("after", [300, 50_000])
 def test_a_trickle_is_seen_wherever_it_is(after: int, tmp_path: Path) -> None:
     # In the first block, and in the bytes that are compared.
-    with make_site(faults=[Fault(at=after), Fault("drip", seconds=0.05)]) as site:
+    with make_site(faults=[Fault(at=after), Fault("drip", seconds=0.2)]) as site:
         started = time.monotonic()
-        bring(site, tmp_path, limits=replace(QUICK, stall_seconds=0.3))
-        assert time.monotonic() - started < 15, "1000 bytes would take 50 s"
+        bring(site, tmp_path, limits=IMPATIENT)
+        assert time.monotonic() - started < 60, "the first block would take 100 s, the overlap 200"
     assert (tmp_path / TAR).read_bytes() == FILES[TAR]
 
 

@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.usefixtures("quick_disk"),
 ]
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 SLOW_KINDS = {"drip": 0.05, "stall": 30.0, "mute": 30.0}
 KINDS = (
     *("none", "none", "none", "status", "reset", "drip", "stall", "mute", "length_long", "length_short", "chunked"),

@@ -180,9 +180,10 @@ def login(
 ) -> None:
     """Store the site's user name and password in the keyring or in netrc (mode 0600). The password is asked for."""
     from t4sa_data import credentials
+    from t4sa_data.origins import origin_of
 
     with exit_statuses():
-        origin = credentials.origin_of(base_url or credentials.default_base_url())
+        origin = origin_of(base_url or credentials.default_base_url())
         if check:
             for looked in credentials.look(origin, user=user):
                 words = f"user {looked.found.user}, this is used" if looked.found else "nothing"

@@ -9,79 +9,23 @@ it. No message, `repr` or file of this package holds a password.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from t4sa_data import catalog
-from t4sa_data.errors import (
-    CredentialsInURL,
-    CredentialsMissing,
-    InsecureTransport,
-    NetrcError,
-)
-from t4sa_data.files import write_private
+from t4sa_data.errors import CredentialsMissing, InsecureTransport
+from t4sa_data.netrc_file import netrc_name, netrc_path, quoted, read_netrc, write_netrc
+from t4sa_data.origins import Origin, origin_of
 
 USER_VARIABLE = "T4SA_USER"
 PASSWORD_VARIABLE = "T4SA_PASSWORD"
 BASE_URL_VARIABLE = "T4SA_BASE_URL"
 SERVICE = "t4sa-data"
 """Name under which the keyring keeps what `t4sa login` stores; its user is the origin."""
-_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Scheme, host and port: what credentials are pinned to."""
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        port = "" if self.port == _PORTS.get(self.scheme) else f":{self.port}"
-        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}{port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether it is this very machine."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
-def origin_of(url: str) -> Origin:
-    """The origin of a URL.
-
-    >>> str(origin_of("HTTP://WWW.Example.org:80/dataset/")), str(origin_of("https://example.org:8443/x"))
-    ('http://www.example.org', 'https://example.org:8443')
-
-    Raises:
-        CredentialsInURL: it holds a user name or a password (which is in no message).
-        InsecureTransport: neither http nor https, or no URL at all.
-    """
-    try:
-        parts = urlsplit(url)
-        scheme, host, port, is_plain = parts.scheme, parts.hostname, parts.port, "@" not in parts.netloc
-    except ValueError:  # its words quote a piece of the URL, which may be one of a password
-        scheme, host, port, is_plain = "", None, None, True
-    if scheme not in _PORTS or not host or not is_plain:
-        if "@" in url:
-            raise CredentialsInURL(
-                "a URL with a user name or password in it",
-                hint="URLs end up in logs and shell histories. Set T4SA_USER and T4SA_PASSWORD, or run `t4sa login`, "
-                "and give the URL without them.",
-            )
-        raise InsecureTransport("not an http or https URL", got=url)
-    return Origin(scheme, host, port or _PORTS[scheme])
 
 
 @dataclass(frozen=True)
@@ -198,51 +142,6 @@ def _from_environment(_origin: Origin) -> tuple[str, tuple[str, str] | None]:
     return f"{' and '.join(missing)} not set", None
 
 
-def netrc_path() -> Path:
-    """The netrc file: `$NETRC`, else `~/.netrc`."""
-    return Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-
-
-def _from_netrc(origin: Origin) -> tuple[str, tuple[str, str] | None]:
-    import netrc
-
-    path = netrc_path()
-    if not path.is_file():
-        return f"no {path}", None
-    require_private(path)
-    ours = _own_entries(path)
-    if str(origin) in ours:
-        return f"stored by `t4sa login` in {path}", ours[str(origin)]
-    try:
-        # `authenticators` falls back to `default`, which is meant for no site in particular: not ours.
-        entries = netrc.netrc(path).hosts
-    except (netrc.NetrcParseError, OSError, UnicodeDecodeError) as error:
-        line = getattr(error, "lineno", None)  # the error's own message may quote the line
-        raise NetrcError("the netrc file does not parse", where=f"{path}, line {line}", hint="Mend it.") from None
-    for name in (netrc_name(origin), *((origin.host,) if origin.port == _PORTS[origin.scheme] else ())):
-        user, _, password = entries.get(name, ("", "", ""))
-        if user and password and (user, password) not in ours.values():  # ours are of other origins, by their marks
-            return f"machine {name} in {path}", (user, password)
-    return f"no machine {netrc_name(origin)} in {path}", None
-
-
-def netrc_name(origin: Origin) -> str:
-    """Name of an origin in netrc: the host, and the port where it is not the scheme's own."""
-    return origin.host if origin.port == _PORTS[origin.scheme] else f"{origin.host}:{origin.port}"
-
-
-def require_private(path: Path) -> None:
-    """Refuse a file of passwords that others may read (POSIX).
-
-    Raises:
-        NetrcError: they may.
-    """
-    if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise NetrcError(
-            "other users can read the file with your passwords", where=path, hint=f"chmod 600 {path}, then again."
-        )
-
-
 def keyring_module() -> Any:
     """The optional package keyring with a usable backend, or None."""
     try:
@@ -299,7 +198,7 @@ def _kaggle_secret(name: str) -> str | None:
 
 _SOURCES: dict[str, Callable[[Origin], tuple[str, tuple[str, str] | None]]] = {
     "environment": _from_environment,
-    "netrc": _from_netrc,
+    "netrc": read_netrc,
     "keyring": _from_keyring,
     "notebook secrets": _from_notebook,
 }
@@ -384,9 +283,9 @@ def login(
         if not is_kept:
             raise _keyring_fails(None)
         if path.is_file():
-            _write_netrc(path, origin, "")  # an older login there would come first
+            write_netrc(path, origin, "")  # an older login there would come first
         return f"keyring ({SERVICE}, {origin})"
-    _write_netrc(path, origin, f"machine {netrc_name(origin)}\nlogin {_quoted(user)}\npassword {_quoted(password)}\n")
+    write_netrc(path, origin, f"machine {netrc_name(origin)}\nlogin {quoted(user)}\npassword {quoted(password)}\n")
     return f"netrc ({path}, machine {netrc_name(origin)})"
 
 
@@ -418,7 +317,7 @@ def logout(*, base_url: str | None = None) -> list[str]:
         except Exception as error:
             raise _keyring_fails(error) from None
     path = netrc_path()
-    if path.is_file() and _write_netrc(path, origin, ""):
+    if path.is_file() and write_netrc(path, origin, ""):
         removed.append(f"netrc ({path}, machine {netrc_name(origin)})")
     return removed
 
@@ -426,78 +325,3 @@ def logout(*, base_url: str | None = None) -> list[str]:
 def default_base_url() -> str:
     """The site: `$T4SA_BASE_URL`, else the official one."""
     return os.environ.get(BASE_URL_VARIABLE) or catalog.DATASET_URL
-
-
-_BEGIN, _END = "#t4sa-data:", "#t4sa-data:end"
-"""Lines around what `t4sa login` puts into netrc; the first one names the origin, which netrc itself cannot.
-
-Without spaces: Python's netrc reads on behind a `# ` that follows a line that ends in quotes.
-"""
-
-
-def _blocks(path: Path) -> Iterator[tuple[str | None, list[str]]]:
-    """The lines of a netrc file: those of each of our blocks under its origin, others one by one under None.
-
-    Bytes that are no UTF-8 and the user's line ends pass through unchanged. A block whose end mark is gone is not
-    ours any more.
-    """
-    lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    number = 0
-    while number < len(lines):
-        line = lines[number]
-        if line.startswith(_BEGIN) and line != _END and _END in lines[number:]:
-            stop = lines.index(_END, number)
-            yield line.removeprefix(_BEGIN), lines[number + 1 : stop]
-            number = stop + 1
-        else:
-            yield None, [line]
-            number += 1
-
-
-def _own_entries(path: Path) -> dict[str, tuple[str, str]]:
-    """Origin -> user name and password that `t4sa login` stored."""
-    import shlex
-
-    found = {}
-    for origin, lines in _blocks(path):
-        if origin is not None:
-            try:
-                words = dict(shlex.split(line) for line in lines)  # double quotes as in netrc
-                found[origin] = words["login"], words["password"]
-            except (ValueError, KeyError):  # changed by hand: what netrc itself makes of it counts
-                continue
-    return found
-
-
-def _write_netrc(path: Path, origin: Origin, entry: str) -> bool:
-    """Put our entry for an origin into netrc in place of the one there; whether there was one.
-
-    Only lines between our own marks are touched: everything else is the user's.
-    """
-    path = path.resolve()  # a link to a file that is kept elsewhere stays one
-    others: list[str] = []
-    there = False
-    if path.is_file():
-        require_private(path)
-        for owner, lines in _blocks(path):
-            if owner == str(origin):
-                there = True
-            else:
-                others += lines if owner is None else [_BEGIN + owner, *lines, _END]
-    if entry:  # first, since a macro at the end of the file would swallow it
-        others = [_BEGIN + str(origin), *entry.removesuffix("\n").split("\n"), _END, *(others or [""])]
-    if entry or there:
-        write_private(path, "\n".join(others).encode("utf-8", "surrogateescape"))
-    return there
-
-
-def _quoted(text: str) -> str:
-    r"""A token of netrc: in quotes, with quotes and backslashes escaped.
-
-    >>> print(_quoted('a "b" \\ c'))
-    "a \"b\" \\ c"
-    """
-    if "\n" in text or "\r" in text:
-        raise NetrcError("a line break in a user name or password", hint="netrc cannot hold it: use the environment.")
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

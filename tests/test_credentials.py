@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t4sa_data import cli, credentials
-from t4sa_data.credentials import Credentials, Origin, find, login, logout, look, origin_of
+from t4sa_data.credentials import Credentials, find, login, logout, look
 from t4sa_data.downloading.site import Site
 from t4sa_data.errors import (
     CredentialsError,
@@ -30,6 +30,7 @@ from t4sa_data.errors import (
     InsecureTransport,
     NetrcError,
 )
+from t4sa_data.origins import Origin, origin_of
 
 from tests.site_double import OfficialSite  # isort: skip
 from tests.terminal import Terminal  # isort: skip

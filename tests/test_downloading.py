@@ -21,7 +21,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t4sa_data import downloading
+from t4sa_data import catalog, downloading
 from t4sa_data.downloading import Limits, Site
 from t4sa_data.downloading.part import Part
 from t4sa_data.downloading.registry import Registry
@@ -46,9 +46,11 @@ from tests.download_helpers import (  # isort: skip
     NEXT_FILES,
     OVERLAP_BYTES,
     PACKAGES,
+    PASSWORD,
     QUICK,
     TAR,
     TSV,
+    USER,
     assert_no_secret,
     assert_no_wrong_file,
     bring,
@@ -626,3 +628,15 @@ def test_the_double_is_importable_without_pytest() -> None:
     code = "import sys; from tests import site_double; assert 'pytest' not in sys.modules"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_a_third_site_gets_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some packages lie elsewhere (the PyTorch models): a password in the environment is not for there."""
+    monkeypatch.setenv("T4SA_USER", USER)
+    monkeypatch.setenv("T4SA_PASSWORD", PASSWORD)
+    with make_site() as site:
+        package = replace(catalog.PACKAGES["pytorch-vgg19-ft-a"], url=f"{site.url}vgg19_finetuned_all.pth")
+        monkeypatch.setitem(catalog.PACKAGES, package.name, package)
+        with pytest.raises(CredentialsRefused, match="another site than the official one"):
+            downloading.download([package.name], tmp_path, limits=QUICK)
+        assert [request.authorization for request in site.log] == [None]

@@ -24,6 +24,7 @@ from t4sa_data.downloading.site import Limits, Site
 from t4sa_data.downloading.transfer import Transfer
 from t4sa_data.errors import DownloadError, OutputLocked, UnknownPackage
 from t4sa_data.files import TEMPORARY, explain_os_errors, sha256_file
+from t4sa_data.origins import origin_of
 
 __all__ = ["Downloaded", "Limits", "Site", "download", "plan"]
 
@@ -117,6 +118,7 @@ def download(
             allow_insecure_http=allow_insecure_http,
             interactive=interactive,
             limits=limits,
+            takes_credentials=base_url is not None or origin_of(url) == origin_of(catalog.DATASET_URL),
         ),
     )
     stop = threading.Event()

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from t4sa_data import catalog, places
 from t4sa_data.catalog import Package
-from t4sa_data.credentials import BASE_URL_VARIABLE, origin_of
+from t4sa_data.credentials import BASE_URL_VARIABLE
 from t4sa_data.downloading.part import PART_SUFFIX
 from t4sa_data.downloading.registry import Registry
 from t4sa_data.downloading.site import Limits, Site
 from t4sa_data.errors import T4SAError
+from t4sa_data.origins import origin_of
 from t4sa_data.summary import size
 
 PROBE_SECONDS = 10.0

@@ -13,9 +13,10 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests
 
 from t4sa_data import credentials
-from t4sa_data.credentials import Credentials, Origin, origin_of
+from t4sa_data.credentials import Credentials
 from t4sa_data.downloading.replies import Reply, read_reply
 from t4sa_data.errors import CredentialsRefused, InsecureTransport, NotOnServer, ServerFault
+from t4sa_data.origins import Origin, origin_of
 
 MAX_REDIRECTS = 5
 
@@ -96,6 +97,7 @@ class Site:
         allow_insecure_http: send them over plain http too.
         interactive: whether somebody may be asked; None: where there is a terminal or a notebook.
         limits: patience.
+        takes_credentials: whether any are sent here at all: not to a third site where other packages lie.
     """
 
     def __init__(
@@ -107,12 +109,14 @@ class Site:
         allow_insecure_http: bool = False,
         interactive: bool | None = None,
         limits: Limits | None = None,
+        takes_credentials: bool = True,
     ) -> None:
         self.base_url = base_url if base_url.endswith("/") else f"{base_url}/"
         self.origin: Origin = origin_of(self.base_url)
         self.limits = limits or Limits()
         self._given, self._user = auth, user
         self._allow_insecure_http, self._interactive = allow_insecure_http, interactive
+        self._takes_credentials = takes_credentials
         self._credentials: Credentials | None = None
         self._is_refused = False
         """The site did not take `_credentials`: no file sends them again, since sites lock accounts."""
@@ -236,6 +240,10 @@ class Site:
     def _after_refusal(self, response: requests.Response, sent: Credentials | None) -> None:
         """After a 401 of our own site: look for credentials, once for all files."""
         response.close()
+        if not self._takes_credentials:
+            raise CredentialsRefused(
+                "another site than the official one asks for a password, and gets none from us", where=self.home
+            )
         parts = response.headers.get("WWW-Authenticate", "").split(",")
         schemes = {part.split()[0].lower() for part in parts if part.strip()}
         if "basic" not in schemes:

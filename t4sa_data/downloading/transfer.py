@@ -117,7 +117,7 @@ class Transfer:
             except NETWORK_FAULTS as error:
                 if self.stop.is_set():  # its connection was shut from here
                     raise Stopped from None
-                why, asked_wait = type(error).__name__, None
+                why, asked_wait = f"{type(error).__name__} at byte {self.part.have:,}", None
             faults = 1 if self.part.have - before >= limits.progress_bytes else faults + 1
             if faults >= limits.attempts:
                 raise ServerFault(
@@ -135,7 +135,7 @@ class Transfer:
                     hint="What has come is kept: run the same command then.",
                 )  # fmt: skip
             self.part.checkpoint()
-            self._say(f"{why}; again in {wait:.0f} s")
+            self._say(f"{why}; again in {wait:.1f} s")
             if self.stop.wait(wait):
                 raise Stopped
 

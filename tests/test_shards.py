@@ -19,6 +19,7 @@ from t4sa_data.files import atomic_file
 from t4sa_data.miniature import make_samples
 from t4sa_data.schema import RECORD, SAMPLE, TABLE, from_json, make_key, to_json
 from t4sa_data.shards import (
+    GrowingWalk,
     ParquetShardWriter,
     RangeReader,
     TarShardWriter,
@@ -32,7 +33,7 @@ from t4sa_data.shards import (
     write_table,
 )
 from t4sa_data.shards import parquet as parquet_module
-from t4sa_data.shards.tar import BLOCK, END_MARK, MEMBERS, padded
+from t4sa_data.shards.tar import BLOCK, END_MARK, MEMBERS, _plain_file, padded
 from t4sa_data.testing.releases import record_table
 
 SAMPLES = make_samples(12, seed=5)
@@ -77,6 +78,34 @@ def test_ustar_header_refuses_what_does_not_fit(name: str, length: int) -> None:
 
 
 # Tar: walking any archive.
+READ_BYTES = [*range(100), *range(124, 136), *range(148, 157), *range(257, 265), *range(345, 500)]
+"""Of a header: name, size, checksum, type, magic, prefix. Of the others only the sum is looked at."""
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    st.text(st.sampled_from("ab/.\u00e9"), max_size=30),
+    st.integers(0, 2**33 - 1),
+    st.lists(st.tuples(st.sampled_from(READ_BYTES), st.integers(0, 255)), max_size=3),
+    st.booleans(),
+)
+def test_the_quick_reading_of_a_header_is_that_of_tarfile(
+    name: str, length: int, changes: list[tuple[int, int]], is_valid: bool
+) -> None:
+    header = bytearray(ustar_header(name, length))
+    for at, value in changes:
+        header[at] = value
+    if is_valid:
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+    found = _plain_file(bytes(header))
+    if not changes:
+        assert found == (name, length)
+    if found is not None:
+        info = tarfile.TarInfo.frombuf(bytes(header), "utf-8", "surrogateescape")
+        assert found == (info.name, info.size) and info.isreg()
+
+
 def odd_members() -> list[tuple[tarfile.TarInfo, bytes]]:
     def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple:
         info = tarfile.TarInfo(name)
@@ -413,3 +442,21 @@ def test_ranges(tmp_path: Path) -> None:
             reader.read("a", 98, 5)
         with pytest.raises(ShardError, match="missing"):
             reader.read("b", 0, 1)
+
+
+def test_a_growing_archive_is_walked_as_it_comes(tmp_path: Path) -> None:
+    path, grown = tmp_path / "whole.tar", tmp_path / "grown.tar"
+    data = build(path, odd_members())
+    members = list(walk(path))
+    walked = GrowingWalk(grown)
+    for end in [*range(0, members[-1].end, 700), members[-1].end]:  # behind it: the end mark
+        grown.write_bytes(data[:end])
+        walked.advance()
+        assert walked.num_members == sum(member.end <= end for member in members)
+    with pytest.raises(TruncatedArchive):
+        walked.finish()
+    grown.write_bytes(data)
+    assert walked.finish() == walked.finish() == len(members)
+    grown.write_bytes(data[: members[3].header_offset] + b"x" * BLOCK)
+    with pytest.raises(BadHeader):
+        GrowingWalk(grown).advance()

@@ -187,6 +187,7 @@ class _Job:
                 site=site,
                 url=url,
                 part=part,
+                structure=content.Structure(part.path, suffix),
                 suffix=suffix,
                 progress=lambda have, total: self.progress and self.progress(package.name, have, total),
                 say=self.say,
@@ -197,7 +198,7 @@ class _Job:
             if recorded is not None:
                 require_same(recorded, package.filename, num_bytes, sha256, part.path)
             part.checkpoint()
-            num_members = content.require_whole(part.path, suffix)
+            num_members = transfer.structure.finish()
             part.finish(target)
         reply = transfer.reply
         entry = Entry(
@@ -228,7 +229,7 @@ class _Job:
                 suffix = content.suffix_of(package.filename)
                 with target.open("rb") as file:
                     content.require_magic(file.read(content.MAGIC_BYTES), suffix, str(target))
-                content.require_whole(target, suffix)
+                content.Structure(target, suffix).finish()
             entry = recorded or Entry(num_bytes=status.st_size, sha256=sha256, url=url)
             self.registry.record(package.filename, replace(entry, modified_ns=status.st_mtime_ns))
         if self.progress:

@@ -10,7 +10,7 @@ from t4sa_data.catalog import CSV_HEADER, TSV_HEADER
 from t4sa_data.downloading.replies import Reply
 from t4sa_data.errors import WrongContent
 from t4sa_data.files import CHUNK_BYTES
-from t4sa_data.shards import walk
+from t4sa_data.shards import GrowingWalk
 
 MAGIC_BYTES = 512
 """Bytes of the beginning that are looked at: a tar header."""
@@ -85,7 +85,7 @@ def require_magic(data: bytes, suffix: str, url: str) -> None:
 
 def _looks_like(data: bytes, suffix: str) -> bool:
     if suffix == ".tar":
-        # A header, or the end mark of an empty archive, which `require_whole` refuses.
+        # A header, or the end mark of an empty archive, which `Structure` refuses.
         return data[257:262] == b"ustar" or data[:MAGIC_BYTES] == bytes(MAGIC_BYTES)
     if suffix == ".tar.gz":
         return data.startswith(_GZIP)
@@ -98,26 +98,56 @@ def _looks_like(data: bytes, suffix: str) -> bool:
     return bool(data)
 
 
-def require_whole(path: Path, suffix: str) -> int | None:
-    """Walk the structure of an archive to its end; the number of its members, None where it is none.
+class Structure:
+    """The structure of an archive, followed while its bytes come, and held to its end.
 
-    Raises:
-        TruncatedArchive, BadHeader: a tar that is damaged.
-        WrongContent: an archive without members; a gzip file that does not decompress, or to no tar.
+    Args:
+        path: where the bytes are.
+        suffix: of the file's name; a table has no structure to follow.
     """
-    if suffix == ".tar":
-        num_members = sum(1 for _ in walk(path))
-        if num_members == 0:
-            raise WrongContent("an archive without members", where=path)
-        return num_members
-    if suffix == ".tar.gz":
-        try:
-            with gzip.open(path) as file:
-                first = file.read(MAGIC_BYTES)
-                while file.read(CHUNK_BYTES):
-                    pass
-        except (EOFError, OSError, zlib.error) as error:
-            raise WrongContent("a gzip file that does not decompress", got=error, where=path) from error
-        if not _looks_like(first, ".tar"):  # compressed once more on the way, say
-            raise WrongContent("no tar in the gzip file", got=repr(first[:32]), where=path)
-    return None
+
+    def __init__(self, path: Path, suffix: str) -> None:
+        self._path, self._suffix = path, suffix
+        self.reset()
+
+    def reset(self) -> None:
+        """The bytes come from the beginning again."""
+        self._walk = GrowingWalk(self._path) if self._suffix == ".tar" else None
+
+    def advance(self) -> None:
+        """Look at what has come since.
+
+        Raises:
+            BadHeader: a tar that is damaged: no need to bring the rest.
+        """
+        if self._walk is not None:
+            self._walk.advance()
+
+    def finish(self) -> int | None:
+        """Follow it to its end; the number of an archive's members, None where that is not told.
+
+        Raises:
+            TruncatedArchive, BadHeader: a tar that is damaged.
+            WrongContent: an archive without members; a gzip file that does not decompress, or to no tar.
+        """
+        if self._walk is not None:
+            num_members = self._walk.finish()
+            if num_members == 0:
+                raise WrongContent("an archive without members", where=self._path)
+            return num_members
+        if self._suffix == ".tar.gz":
+            _decompress(self._path)
+        return None
+
+
+def _decompress(path: Path) -> None:
+    """Read a gzip file to its end; there must be a tar in it."""
+    try:
+        with gzip.open(path) as file:
+            first = file.read(MAGIC_BYTES)
+            while file.read(CHUNK_BYTES):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise WrongContent("a gzip file that does not decompress", got=error, where=path) from error
+    if not _looks_like(first, ".tar"):  # compressed once more on the way, say
+        raise WrongContent("no tar in the gzip file", got=repr(first[:32]), where=path)

@@ -77,6 +77,8 @@ class Transfer:
     site: Site
     url: str
     part: Part
+    structure: content.Structure
+    """Of the file, followed as its bytes come."""
     suffix: str
     """Of the file's name: what its first bytes must look like."""
     progress: Callable[[int, int | None], object] = lambda _have, _total: None
@@ -216,6 +218,7 @@ class Transfer:
                     hint="The site does not keep still: run the same command later.",
                 )  # fmt: skip
         self.part.begin(self.url, replace(reply, total=total))
+        self.structure.reset()
         self._afresh = None
         self._receive(body, reply, first)
 
@@ -235,6 +238,7 @@ class Transfer:
             if part.have - checked >= self.site.limits.checkpoint_bytes:
                 checked = part.have
                 self._require_space()
+                self.structure.advance()
         if self.total is not None and part.have != self.total:
             raise _Cut(f"the connection was cut at byte {part.have:,} of {self.total:,}")
 

@@ -76,19 +76,59 @@ def walk(path: Path) -> Iterator[Member]:
         TruncatedArchive: it ends inside a header, inside data, or without its end mark; names the last good member.
         BadHeader: a header's checksum does not fit, or it is no tar at all.
     """
-    with Path(path).open("rb", buffering=0) as file:
+    path = Path(path)
+    with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        position, last = 0, "none"
-        while True:
-            member = _next_member(file, Path(path), position, size, last)
-            if member is None:
-                return
+        last: Member | None = None
+        while (member := _next_member(file, path, size, last)) is not None:
             yield member
-            position, last = member.end, f"{member.name} at byte {member.header_offset}"
+            last = member
 
 
-def _next_member(file: io.FileIO, path: Path, start: int, size: int, last: str) -> Member | None:
-    """The member whose headers start at `start`; None at the end mark."""
+class GrowingWalk:
+    """Walk an archive while it comes: what was just written is still in memory, later every header is a disk access.
+
+    Attributes:
+        num_members: so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+        self._last: Member | None = None
+        self._is_done = False
+        self.num_members = 0
+
+    def advance(self) -> None:
+        """Walk on over the members that are there whole.
+
+        Raises:
+            BadHeader: see `walk`.
+        """
+        try:
+            self.finish()
+        except TruncatedArchive:  # so far
+            pass
+
+    def finish(self) -> int:
+        """Walk on to the end mark; the number of members.
+
+        Raises:
+            TruncatedArchive, BadHeader: see `walk`.
+        """
+        with self._path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            while not self._is_done:
+                member = _next_member(file, self._path, size, self._last)
+                self._is_done = member is None
+                if member is not None:
+                    self._last = member
+                    self.num_members += 1
+        return self.num_members
+
+
+def _next_member(file: io.FileIO, path: Path, size: int, last: Member | None) -> Member | None:
+    """The member whose headers follow the last one; None at the end mark."""
+    start = last.end if last else 0
     long_name: str | None = None
     long_size: int | None = None
     position = start
@@ -100,13 +140,18 @@ def _next_member(file: io.FileIO, path: Path, start: int, size: int, last: str) 
             return None
         if len(header) < BLOCK:
             raise _truncated(path, position, f"{len(header)} bytes of a header", last)
+        if long_name is None and long_size is None and (plain := _plain_file(header)) is not None:
+            member = Member(plain[0], "file", start, position + BLOCK, plain[1])
+            if member.end > size:
+                raise _truncated(path, size, f"{member.name}: {max(0, size - member.offset)} of {plain[1]} bytes", last)
+            return member
         try:
             info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             raise BadHeader(
                 "not a tar header",
                 got=f"{header[:16]!r} ({error})",
-                where=f"{path}, byte {position}; last good: {last}",
+                where=f"{path}, byte {position}; last good: {_told(last)}",
                 hint="The file is damaged or no plain tar (a compressed one? a web page?): fetch it again.",
             ) from error
         if info.size < 0:
@@ -131,22 +176,42 @@ def _next_member(file: io.FileIO, path: Path, start: int, size: int, last: str) 
         return member
 
 
+def _plain_file(header: bytes) -> tuple[str, int] | None:
+    """Name and size where a header is the plainest kind of a regular file's; None leaves it to `tarfile`.
+
+    Nearly every header is, and this takes a quarter of the time: of half a million, seconds and not half a minute.
+    """
+    if header[156:157] != tarfile.REGTYPE or header[345]:  # a prefix of the name, or GNU's own fields
+        return None
+    try:
+        size, checksum = (int(header[a:b].split(b"\0", 1)[0].strip() or b"0", 8) for a, b in ((124, 136), (148, 156)))
+    except ValueError:
+        return None
+    if size < 0 or sum(header) - sum(header[148:156]) + 8 * ord(" ") != checksum:
+        return None
+    return header[:100].split(b"\0", 1)[0].decode("utf-8", "surrogateescape"), size
+
+
 def _read(file: io.FileIO, offset: int, length: int) -> bytes:
     file.seek(offset)
     return file.read(length) or b""
 
 
-def _truncated(path: Path, position: int, got: str, last: str) -> TruncatedArchive:
+def _told(last: Member | None) -> str:
+    return f"{last.name} at byte {last.header_offset}" if last else "none"
+
+
+def _truncated(path: Path, position: int, got: str, last: Member | None) -> TruncatedArchive:
     return TruncatedArchive(
         "the archive ends early",
         expected="members up to two zero blocks",
         got=got,
-        where=f"{path}, byte {position}; last good member: {last}",
+        where=f"{path}, byte {position}; last good member: {_told(last)}",
         hint="Fetch the file again (or resume it).",
     )
 
 
-def _extension(file: io.FileIO, path: Path, offset: int, length: int, size: int, last: str) -> bytes:
+def _extension(file: io.FileIO, path: Path, offset: int, length: int, size: int, last: Member | None) -> bytes:
     if length > _MAX_NAME_BYTES:
         raise BadHeader(
             "an extended header of an impossible size", got=f"{length} bytes", where=f"{path}, byte {offset}"

@@ -18,7 +18,7 @@ from t4sa_data.downloading.replies import TRANSIENT, Append, Complete, Fault, Re
 from t4sa_data.downloading.site import Answer, Limits, Site
 from t4sa_data.errors import DiskSpaceError, ServerFault, WrongContent
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18
 NETWORK_FAULTS = (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError, ConnectionError)
 _CONTRADICTION = "what it sends is longer than it says"
 

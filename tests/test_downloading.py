@@ -27,6 +27,7 @@ from t4sa_data.downloading.part import Part
 from t4sa_data.downloading.registry import Registry
 from t4sa_data.downloading.replies import Append, Complete, Fault, Restart, decide, jitter, read_reply
 from t4sa_data.errors import (
+    BadHeader,
     CredentialsInURL,
     CredentialsMissing,
     CredentialsRefused,
@@ -640,3 +641,30 @@ def test_a_third_site_gets_no_credentials(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(CredentialsRefused, match="another site than the official one"):
             downloading.download([package.name], tmp_path, limits=QUICK)
         assert [request.authorization for request in site.log] == [None]
+
+
+def test_a_damaged_archive_is_seen_while_it_comes_and_can_be_fetched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t4sa_data.downloading.transfer.READ_BYTES", 10_000)
+    size = 512 + 10_240  # of a member and its header
+    damaged = FILES[TAR][: 2 * size] + b"x" * 512 + FILES[TAR][2 * size + 512 :]
+    limits = replace(QUICK, checkpoint_bytes=30_000)
+    with make_site(files={TAR: damaged}) as site:
+        for num_bytes in (60_000, len(damaged)):  # at most; the second run goes on behind the first
+            with pytest.raises(BadHeader, match=rf"byte {2 * size}.*remove {TAR}\.part"):
+                bring(site, tmp_path, limits=limits)
+            assert left(tmp_path) == {f"{TAR}.part", f"{TAR}.part.json"}
+            assert (tmp_path / f"{TAR}.part").stat().st_size <= num_bytes
+        site.files[TAR] = FILES[TAR]  # damaged on the way, say: nothing else tells them apart
+        (tmp_path / f"{TAR}.part").unlink()
+        bring(site, tmp_path, limits=limits)
+    assert (tmp_path / TAR).read_bytes() == FILES[TAR]
+
+
+def test_the_probe_tells_of_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    from t4sa_data.downloading import listing
+
+    monkeypatch.setattr(listing, "PROBE_SECONDS", 2.0)
+    assert "\n  https " in listing.probe(["raw-text"], base_url="http://127.0.0.1/data/")
+    assert "\n  https " not in listing.probe(["raw-text"], base_url="http://127.0.0.1:9/data/")

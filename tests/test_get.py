@@ -86,7 +86,7 @@ def test_killed_in_each_stage_and_run_again(site: OfficialSite, built: dict[str,
     home = tmp_path / "home"
     part, state = home / "raw" / f"{NAMES[0]}.part", home / "build" / "state"
     at = len(site.files[NAMES[0]]) // 2
-    site.faults = [Fault("stall", at=at, seconds=PATIENCE_SECONDS)]
+    site.faults = [Fault("stall", at=at, seconds=PATIENCE_SECONDS, name=NAMES[0])]
     Command().kill_when(lambda: part.exists() and part.stat().st_size >= at // 2)
     assert not (home / "t4sa").exists()
     site.faults.clear()

@@ -23,7 +23,7 @@ IMAGES_NAME = PACKAGES["b-t4sa"].filename
 SENTIMENT_NAME = PACKAGES["text-sentiment"].filename
 TEXT_NAME = PACKAGES["raw-text"].filename
 
-HOW_TO_GET = "`t4sa download --to RAW` brings them; `t4sa get` downloads and builds in one go."
+HOW_TO_GET = "`t4sa download --to RAW` brings the official packages; `t4sa get` downloads and builds in one go."
 
 CANDIDATES = pa.schema(
     [

@@ -22,7 +22,7 @@ from t4sa_data.downloading.part import NOTE_SUFFIX, PART_SUFFIX, Part, discard_n
 from t4sa_data.downloading.registry import REGISTRY_NAME, Entry, Registry, require_same
 from t4sa_data.downloading.site import Limits, Site
 from t4sa_data.downloading.transfer import Transfer
-from t4sa_data.errors import DownloadError, OutputLocked, UnknownPackage
+from t4sa_data.errors import ArchiveError, DownloadError, OutputLocked, UnknownPackage
 from t4sa_data.files import TEMPORARY, explain_os_errors, sha256_file
 from t4sa_data.origins import origin_of
 
@@ -193,12 +193,14 @@ class _Job:
                 say=self.say,
                 stop=self.stop,
             )
-            transfer.run()
+            with _damage_told(part):
+                transfer.run()
             num_bytes, sha256 = part.have, part.hexdigest()
             if recorded is not None:
                 require_same(recorded, package.filename, num_bytes, sha256, part.path)
             part.checkpoint()
-            num_members = transfer.structure.finish()
+            with _damage_told(part):
+                num_members = transfer.structure.finish()
             part.finish(target)
         reply = transfer.reply
         entry = Entry(
@@ -237,6 +239,18 @@ class _Job:
         return Downloaded(
             name=package.name, path=target, num_bytes=status.st_size, sha256=sha256, recorded=recorded is None
         )
+
+
+@contextmanager
+def _damage_told(part: Part) -> Iterator[None]:
+    """Say of a damaged archive where its bytes are: as long as they are there, the next run goes on with them."""
+    try:
+        yield
+    except ArchiveError as error:
+        error.hint = (
+            f"What came is kept: remove {part.path.name} to fetch the file anew. If it is damaged again, the site's is."
+        )
+        raise
 
 
 def _ask_first(files: Sequence[tuple[Site, str]]) -> None:

@@ -92,7 +92,7 @@ def plan_words(names: Sequence[str] | None, to: Path | None = None) -> str:
 
 
 def probe(names: Sequence[str] | None = None, *, base_url: str | None = None) -> str:
-    """How the site answers a HEAD and a request for one byte of each package, without any credentials.
+    """How the site answers a HEAD and a request for one byte of each package, without any credentials; and over https.
 
     The report holds no secret, and can be pasted into a bug report.
     """
@@ -102,7 +102,10 @@ def probe(names: Sequence[str] | None = None, *, base_url: str | None = None) ->
     for package in plan(names or list(catalog.PACKAGES)):
         folder = base_url or package.url.rpartition("/")[0]
         site = Site(folder, limits=Limits(connect_seconds=PROBE_SECONDS, stall_seconds=PROBE_SECONDS))
-        lines.append(f"{package.filename} at {origin_of(site.base_url)}")
+        lines.append(f"{package.filename} at {site.origin}")
+        if site.origin.scheme == "http" and site.origin.port == 80:
+            secured = site.url(package.filename).replace("http:", "https:", 1).replace(":80/", "/", 1)
+            lines.append(f"  https {_answer(site, secured, 'HEAD', {})}")
         for method, headers in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
             lines.append(f"  {method:<5}{_answer(site, site.url(package.filename), method, headers)}")
     return "\n".join([f"t4sa download --probe, {time.strftime('%Y-%m-%d', time.gmtime())}", *lines])

@@ -100,6 +100,7 @@ class Transfer:
         Raises:
             CredentialsError, NotOnServer, WrongContent: another try would end alike.
             ServerFault: too many faults in a row, or too many fresh starts.
+            BadHeader: an archive that is damaged where its bytes have come.
             DiskSpaceError, OutputError: the disk does not take it.
             Stopped: `stop` was set.
         """

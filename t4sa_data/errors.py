@@ -163,11 +163,11 @@ class BadImage(T4SAError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_image, (self.what, self.reason)
+        return _rebuild_image, (self.what, self.reason, self.expected, self.got, self.where, self.hint)
 
 
-def _rebuild_image(what: str, reason: str) -> BadImage:
-    return BadImage(what, reason=reason)
+def _rebuild_image(what: str, reason: str, expected: object, got: object, where: object, hint: str | None) -> BadImage:
+    return BadImage(what, reason=reason, expected=expected, got=got, where=where, hint=hint)
 
 
 # Output and machine.
@@ -226,6 +226,31 @@ class ShardError(ReleaseError):
 
 class ChecksumMismatch(ReleaseError):
     """Bytes whose sha256 is not the recorded one."""
+
+
+# The loader.
+class BadOption(T4SAError, ValueError):
+    """An argument of the loader that makes no sense, or not with the others."""
+
+
+class UnmatchedLabels(T4SAError):
+    """Labels of another source that leave samples without one."""
+
+
+class StateMismatch(T4SAError):
+    """A state that does not belong to this loader: another release, plan, seed or batch size."""
+
+
+class ShardedTwice(T4SAError):
+    """A framework would share out samples that the loader has shared out already: some would be seen twice or never."""
+
+
+class UnseededTransform(T4SAError):
+    """A transform that draws from a global generator in a thread: no run could be repeated."""
+
+
+class LoaderStalled(T4SAError):
+    """A batch did not come within the time limit."""
 
 
 # The Hub.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from t4sa_data.downloading import download
     from t4sa_data.loading import load_dataset, register, unregister
     from t4sa_data.manifest import Manifest, load_manifest
+    from t4sa_data.streaming import stream
 
     __version__: str
 
@@ -33,6 +34,7 @@ __all__ = [
     "login",
     "logout",
     "register",
+    "stream",
     "testing",
     "unregister",
 ]
@@ -45,6 +47,7 @@ _HOMES = {
     "login": "t4sa_data.credentials",
     "logout": "t4sa_data.credentials",
     "register": "t4sa_data.loading",
+    "stream": "t4sa_data.streaming",
     "unregister": "t4sa_data.loading",
 }
 """Public name -> the module it comes from, imported when first asked for."""

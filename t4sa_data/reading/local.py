@@ -110,6 +110,9 @@ class LocalSource:
             self._descriptors[file] = descriptor
             return descriptor
 
+    def abort(self) -> None:
+        """Nothing: a read of a disk cannot be ended."""
+
     def close(self) -> None:
         """Close every file."""
         with self._opening:

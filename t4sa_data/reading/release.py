@@ -32,8 +32,11 @@ class Source(Protocol):
             ShardError: there is no such file, or it ends before.
         """
 
+    def abort(self) -> None:
+        """Let every `read` that waits for a network end with an error, now and from now on."""
+
     def close(self) -> None:
-        """Give back files, sockets and threads; a `read` that still waits ends with an error."""
+        """Give back files, sockets and threads; nobody reads any more."""
 
 
 class OpenRelease(Protocol):

@@ -1,0 +1,139 @@
+"""Batches on a device: copied ahead on a side stream, cropped, mirrored and normalised there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from t4sa_data.errors import BadOption
+from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit, is_plain_jpeg
+from t4sa_data.streaming.loader import Stream
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of R, G, B in 0 to 1, as torchvision's weights were trained with."""
+
+
+class DeviceStream:
+    """A stream whose batches lie on a device; otherwise the stream itself: same batches, same state.
+
+    Args:
+        stream: to take batches from.
+        device: `cuda`, `cuda:1`, `mps`, `cpu`.
+        normalize: mean and standard deviation of R, G, B in 0 to 1: pictures become floats `(x / 255 - mean) / std`;
+            None: they stay uint8.
+        dtype: of normalised pictures; None: float32.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        device: Any,
+        *,
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.stream, self.device = stream, torch.device(device)
+        self._geometry = stream.options.recipe.geometry
+        self._decodes = stream.options.recipe.decode == "cuda"
+        if self._decodes and self.device.type != "cuda":
+            raise BadOption('decode="cuda" needs a CUDA device', got=self.device)
+        self._dtype = dtype or torch.float32
+        self._normalize = None
+        if normalize is not None:
+            mean, std = (torch.tensor(one, device=self.device, dtype=torch.float32) for one in normalize)
+            # (x / 255 - mean) / std as one multiplication and one addition; shapes [3, 1, 1].
+            self._normalize = (1 / (255 * std))[:, None, None], (-mean / std)[:, None, None]
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.stream)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a stream has: `epoch`, `classes`, `selection`, ..."""
+        return getattr(self.__dict__["stream"], name)
+
+    def set_epoch(self, epoch: int) -> None:
+        """See `Stream.set_epoch`."""
+        self.stream.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Stream.state_dict`: a batch that was copied ahead does not count."""
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], *, accept_release: bool = False) -> None:
+        """See `Stream.load_state_dict`."""
+        self.stream.load_state_dict(state, accept_release=accept_release)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        is_cuda = self.device.type == "cuda"
+        return self.stream.batches(pin=is_cuda, through=self._ahead if is_cuda else self._moved)
+
+    def _moved(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            yield self._move(batch)
+
+    def _ahead(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Copy a batch while the one before is worked on."""
+        side = torch.cuda.Stream(self.device)
+        waiting: tuple[dict[str, Any], Any] | None = None
+        for batch in batches:
+            with torch.cuda.stream(side):
+                moved = self._move(batch), side.record_event()
+            if waiting is not None:
+                yield self._ready(*waiting)
+            waiting = moved
+        if waiting is not None:
+            yield self._ready(*waiting)
+
+    def _ready(self, batch: dict[str, Any], copied: Any) -> dict[str, Any]:
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(copied)
+        for value in batch.values():
+            if isinstance(value, torch.Tensor) and value.is_cuda:
+                value.record_stream(current)  # its memory is not given to another batch of the side stream before
+        return batch
+
+    def _move(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self._decodes:
+            batch["image"] = self._decoded(batch.pop("image"), batch.pop("uniforms", None))
+        moved = {name: self._to_device(value) for name, value in batch.items()}
+        if "crop" in moved and isinstance(moved["image"], torch.Tensor):
+            side = self._geometry.augment.crop or self._geometry.size
+            moved["image"] = crop_and_flip(moved["image"], moved.pop("crop"), moved.pop("flip"), side)
+        if self._normalize is not None:
+            moved["image"] = (
+                self._normalized(moved["image"])
+                if isinstance(moved["image"], torch.Tensor)
+                else [self._normalized(image) for image in moved["image"]]
+            )
+        return moved
+
+    def _to_device(self, value: Any) -> Any:
+        if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+            return [one.to(self.device, non_blocking=True) for one in value]
+        return value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+
+    def _normalized(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        assert self._normalize is not None
+        scale, shift = self._normalize
+        return (x_BCHW * scale + shift).to(self._dtype)
+
+    def _decoded(self, data: list[bytes], uniforms: Any) -> Any:
+        """Pictures of bytes, decoded by the GPU where they are plain JPEGs."""
+        from torchcodec.decoders import decode_jpeg
+
+        plain = [i for i, one in enumerate(data) if is_plain_jpeg(one)]
+        tensors = [torch.from_numpy(np.frombuffer(data[i], np.uint8).copy()) for i in plain]
+        images: list[Any] = [None] * len(data)
+        for i, image in zip(
+            plain, decode_jpeg(tensors, mode="RGB", device=self.device) if tensors else [], strict=True
+        ):
+            images[i] = image
+        on_cpu = FastDecoder()
+        for i, one in enumerate(data):
+            image = images[i] if images[i] is not None else on_cpu(one).to(self.device)
+            images[i] = fit(image, self._geometry, None if uniforms is None else uniforms[i])
+        return images if self._geometry.resize == "none" else torch.stack(images)

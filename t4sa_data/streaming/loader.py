@@ -1,0 +1,451 @@
+"""The loader: an epoch's plan, worked through batch by batch, ahead of whoever takes the batches.
+
+The main thread does the arithmetic (which rows, where their bytes are), worker threads read and decode a few pictures
+at a time into the batch, and a batch counts when it is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from t4sa_data import plan
+from t4sa_data.errors import BadOption, LoaderStalled, ShardError
+from t4sa_data.plan import Ints, Shuffle, Tail
+from t4sa_data.reading import OpenRelease, Range, Source
+from t4sa_data.streaming.images import NUM_UNIFORMS, crop_and_flip_of
+from t4sa_data.streaming.processes import Processes
+from t4sa_data.streaming.ranks import find_rank, refuse, require_only_sharding
+from t4sa_data.streaming.selection import Selection
+from t4sa_data.streaming.state import check_state, make_state
+from t4sa_data.streaming.work import Chunk, FaultyPicture, Recipe, Worker, located, require_seeded
+
+log = logging.getLogger(__name__)
+
+SPEAK_SECONDS = 30.0
+"""After so long without a batch, a log line says what is waited for."""
+STALL_SECONDS = 600.0
+"""After so long, it is an error."""
+CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 4, 32, 16
+"""Pictures a thread takes at a time: few where they are decoded, so that the last batch does not wait for one thread;
+many where handing out costs more than the work."""
+CHUNKS_AHEAD = 8
+"""Chunks per worker that are handed out ahead of the consumer."""
+REMOTE_AHEAD = 1024
+"""Samples whose ranges a remote source is told of ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a loader goes through a selection."""
+
+    batch_size: int
+    """Of the global batch: all ranks together."""
+    shuffle: Shuffle | None
+    tail: Tail
+    seed: int
+    weights: npt.NDArray[np.float64] | None
+    """shape (n,); None: every sample once."""
+    recipe: Recipe
+    columns: tuple[str, ...]
+    num_workers: int
+    use_processes: bool
+    rank: int | None
+    world_size: int | None
+
+    def __post_init__(self) -> None:
+        """Raise `BadOption` for what cannot be meant."""
+        if self.batch_size < 1:
+            raise BadOption("batch_size is that of all ranks together", expected="1 or more", got=self.batch_size)
+        if self.tail not in ("drop", "wrap", "ragged"):
+            raise BadOption("no such tail", expected="drop | wrap | ragged", got=self.tail)
+        if self.num_workers < 1:
+            raise BadOption("workers", expected="1 or more", got=self.num_workers)
+
+
+class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
+    """Batches of a split; made by `t4sa_data.stream`.
+
+    It is a loader, not a dataset to be wrapped in one: its batches are whole, and each rank gets its own part of them.
+    Iterating goes through one epoch and then moves on to the next by itself; `set_epoch` names one.
+
+    Attributes:
+        selection: the samples that take part.
+        classes: names of the labels.
+        epoch: that is being gone through, or comes next.
+    """
+
+    def __init__(self, release: OpenRelease, selection: Selection, options: Options, *, epoch: int = 0) -> None:
+        super().__init__()
+        self.release, self.selection, self.options = release, selection, options
+        self.classes = selection.classes
+        self.epoch = epoch
+        self._batches = 0  # of this epoch, taken
+        self._resume = False  # the next iteration goes on at `_batches`
+        self._running: object | None = None  # the iteration whose batches count
+        self._digest: str | None = None
+
+    def __repr__(self) -> str:
+        o = self.options
+        return (
+            f"Stream({len(self.selection):,} of {self.selection.num_split:,} samples of {self.release.where}, "
+            f"{len(self):,} batches of {o.batch_size}, shuffle={o.shuffle}, tail={o.tail}, epoch={self.epoch})"
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of an epoch, all ranks together, before the tail is dropped or wrapped."""
+        return len(self.selection)
+
+    @property
+    def plan_digest(self) -> str:
+        """sha256 of what decides an epoch's samples, labels and order."""
+        if self._digest is None:
+            s, o = self.selection, self.options
+            self._digest = plan.plan_digest(
+                s.positions,
+                labels=s.label,
+                probabilities=None if s.has_own_probabilities else s.probabilities,
+                weights=o.weights,
+                shuffle=o.shuffle,
+                tail=o.tail,
+            )
+        return self._digest
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same on every rank."""
+        return plan.num_batches(len(self.selection), self.options.batch_size, self.options.tail)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Name the epoch that the next iteration goes through; one that a state was loaded for goes on where it was."""
+        if epoch != self.epoch:
+            self.epoch, self._batches, self._resume = epoch, 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this loader is: a few JSON values, the same on every rank. Batches count when they are taken."""
+        return make_state(
+            content_digest=self.release.manifest.content_digest,
+            plan_digest=self.plan_digest,
+            seed=self.options.seed,
+            epoch=self.epoch,
+            batch_size=self.options.batch_size,
+            batches=self._batches,
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any], *, accept_release: bool = False) -> None:
+        """Go on where a loader was, on any number of ranks and workers.
+
+        Args:
+            state: of `state_dict`.
+            accept_release: take the state of another release (of one that was withdrawn): the next epoch begins, as
+                the order of that one is gone.
+
+        Raises:
+            StateMismatch: it belongs to another release, plan, seed or global batch size; shows both values.
+        """
+        self.epoch, self._batches = check_state(
+            state, self.state_dict(), num_batches=len(self), accept_release=accept_release
+        )
+        self._resume = True
+
+    def to(self, device: Any, *, normalize: Any = None, dtype: Any = None) -> Any:
+        """The same loader with its batches on a device; see `streaming.device.DeviceStream`."""
+        from t4sa_data.streaming.device import DeviceStream
+
+        return DeviceStream(self, device, normalize=normalize, dtype=dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Always an error: nobody else shares out a stream's samples."""
+        refuse("a stream is not a dataset that others index and share out")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        require_only_sharding()
+        return self.batches()
+
+    def batches(
+        self, *, pin: bool = False, through: Callable[[Iterator[Any]], Iterator[Any]] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """What iterating does.
+
+        Args:
+            pin: pictures in page-locked memory, for copies to a GPU.
+            through: what batches go through before they are taken, and count.
+        """
+        run = self._running = object()
+        first = self._batches if self._resume else 0
+        self._batches, self._resume = first, False
+        epoch = self.epoch
+        rank, world_size = find_rank(self.options.rank, self.options.world_size)
+        order = _Epoch(self.selection, self.options, epoch, rank, world_size)
+        with Engine(self.release, self.selection, self.options, epoch, pin=pin) as engine:
+            made = engine.run(order, first, len(self))
+            for number, batch in enumerate(made if through is None else through(made), first + 1):
+                if self._running is run:
+                    self._batches = number
+                yield batch
+        if self._running is run:
+            self.epoch, self._batches, self._running = epoch + 1, 0, None
+
+
+class _Epoch:
+    """Which rows of the selection a rank's batches are made of."""
+
+    def __init__(self, selection: Selection, options: Options, epoch: int, rank: int, world_size: int) -> None:
+        self._options, self._rank, self._world_size = options, rank, world_size
+        rows: Ints | None = None
+        draw: Ints | int = 0
+        if options.weights is not None:
+            rows, draw = plan.draw_rows(options.weights, selection.positions, seed=options.seed, epoch=epoch)
+        positions = selection.positions if rows is None else selection.positions[rows]
+        order = plan.epoch_order(positions, seed=options.seed, epoch=epoch, shuffle=options.shuffle, draw=draw)
+        self._rows = order if rows is None else rows[order]
+        self._draw = None if rows is None else np.asarray(draw)[order]
+
+    def __getitem__(self, number: int) -> tuple[Ints, Ints]:
+        """Rows of the selection in a batch of this rank, and which draw of its row each is."""
+        o = self._options
+        places = plan.batch_slice(
+            number, len(self._rows), o.batch_size, o.tail, rank=self._rank, world_size=self._world_size
+        )
+        return self._rows[places], np.zeros(len(places), np.int64) if self._draw is None else self._draw[places]
+
+
+@dataclass(kw_only=True)
+class _Batch:
+    """A batch that is being made."""
+
+    rows: Ints
+    draw: Ints
+    ranges: list[Range]
+    images: Any = None
+    """A tensor or a list that workers fill; None: not handed out yet."""
+    seeds: npt.NDArray[np.uint64] | None = None
+    pending: Sequence[Future[None]] = ()
+
+
+class Engine:
+    """Readers and decoders of one iteration; use as a context manager: nothing of it is left behind.
+
+    Args:
+        release: to read from.
+        selection: of it.
+        options: of the loader.
+        epoch: for the seeds of augmentation.
+        pin: pictures in page-locked memory.
+    """
+
+    def __init__(
+        self, release: OpenRelease, selection: Selection, options: Options, epoch: int, *, pin: bool = False
+    ) -> None:
+        self._selection, self._options, self._epoch, self._pin = selection, options, epoch, pin
+        self._is_remote = release.is_remote
+        self._source: Source = release.source()
+        self._processes: Processes | None = None
+        self._work: Any = None
+        self._threads = ThreadPoolExecutor(options.num_workers, thread_name_prefix="t4sa-stream")
+        if options.use_processes:
+            chunk = CHUNK_SENT
+        else:
+            chunk = (
+                CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else CHUNK_DECODED
+            )
+        self._chunk = chunk
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._source.abort()  # what waits for a network or a process ends with an error that nobody sees
+        if self._processes is not None:
+            self._processes.abort()
+        self._threads.shutdown(wait=True)
+        if self._processes is not None:
+            self._processes.close()
+        self._source.close()
+
+    def run(self, epoch: _Epoch, first: int, stop: int) -> Iterator[dict[str, Any]]:
+        """The batches `first` to `stop` - 1 of an epoch, in order.
+
+        Raises:
+            ShardError, BadImage, ChecksumMismatch, WorkerDied, LoaderStalled: names shard, key and byte.
+        """
+        per_rank = max(1, self._options.batch_size // max(1, epoch._world_size))
+        chunks = CHUNKS_AHEAD * self._options.num_workers
+        num_ahead = max(2, -(-chunks * self._chunk // per_rank))
+        num_told = max(2 * num_ahead, -(-REMOTE_AHEAD // per_rank) if self._is_remote else 0)
+        told: deque[_Batch] = deque()
+        handed: deque[_Batch] = deque()
+        following = first
+        while following < stop or told or handed:
+            while following < stop and len(told) < num_told:
+                told.append(self._tell(*epoch[following]))
+                following += 1
+            while told and len(handed) < num_ahead:
+                handed.append(self._hand_out(told.popleft()))
+            yield self._finish(handed.popleft())
+
+    def _tell(self, rows: Ints, draw: Ints) -> _Batch:
+        batch = _Batch(rows=rows, draw=draw, ranges=self._selection.ranges(rows))
+        self._source.announce(batch.ranges)
+        return batch
+
+    def _hand_out(self, batch: _Batch) -> _Batch:
+        """Give a batch's pictures to the workers, a few at a time."""
+        o, n = self._options, len(batch.rows)
+        batch.seeds = plan.sample_hash(
+            self._selection.positions[batch.rows],
+            seed=o.seed,
+            epoch=self._epoch,
+            purpose=plan.AUGMENT,
+            draw=batch.draw,
+        )
+        batch.images = [None] * n if self._gives_list else self._empty(n)
+        if self._work is None:
+            self._start(batch)
+        batch.pending = [
+            self._threads.submit(self._fill, batch, low, min(low + self._chunk, n)) for low in range(0, n, self._chunk)
+        ]
+        return batch
+
+    @property
+    def _gives_list(self) -> bool:
+        recipe = self._options.recipe
+        return recipe.decode != "cpu" or recipe.geometry.resize == "none" or recipe.transform is not None
+
+    def _empty(self, count: int) -> torch.Tensor:
+        """uint8 [B, 3, side, side], stored as B, side, side, 3."""
+        side = self._options.recipe.geometry.side
+        x_BHWC = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
+        return x_BHWC.permute(0, 3, 1, 2)
+
+    def _start(self, batch: _Batch) -> None:
+        """Start what works on pictures, when the first of them are known."""
+        o = self._options
+        if o.use_processes:
+            self._processes = Processes(o.recipe, o.num_workers, STALL_SECONDS)
+            self._work = self._processes
+            return
+        self._work = Worker(o.recipe)
+        if o.recipe.transform is not None and len(batch.rows):
+            with self._told_where(batch, 0):
+                require_seeded(o.recipe, self._chunk_of(batch, 0, 1))
+
+    def _chunk_of(self, batch: _Batch, low: int, high: int) -> Chunk:
+        """Read the bytes of a part of a batch."""
+        assert batch.seeds is not None
+        data = []
+        for place in range(low, high):
+            try:
+                data.append(self._source.read(batch.ranges[place]))
+            except ShardError as error:
+                error.where = f"{error.where}; {self._selection.where(int(batch.rows[place]))}"
+                raise
+        sha256 = self._selection.sha256
+        return Chunk(
+            data=data,
+            sha256=None if sha256 is None else sha256.take(batch.rows[low:high]).to_pylist(),
+            seeds=batch.seeds[low:high],
+        )
+
+    def _fill(self, batch: _Batch, low: int, high: int) -> None:
+        """What a thread does: a part of a batch."""
+        chunk = self._chunk_of(batch, low, high)
+        with self._told_where(batch, low):
+            made = self._work(chunk)
+        for place, image in enumerate(made, low):
+            batch.images[place] = image
+
+    @contextmanager
+    def _told_where(self, batch: _Batch, low: int) -> Iterator[None]:
+        try:
+            yield
+        except FaultyPicture as fault:
+            raise located(fault, self._selection.where(int(batch.rows[low + fault.index]))) from fault.error
+
+    def _finish(self, batch: _Batch) -> dict[str, Any]:
+        """Wait for a batch's pictures, and put its columns beside them."""
+        self._wait(batch)
+        s, rows, recipe = self._selection, batch.rows, self._options.recipe
+        taken = pa.array(rows)
+        made: dict[str, Any] = {
+            "image": batch.images if recipe.transform is None else _stacked(batch.images),
+            "label": torch.from_numpy(s.label[rows]),
+            "probabilities": torch.from_numpy(s.probabilities[rows]),
+            "key": s.keys.take(taken).to_pylist(),
+            "position": torch.from_numpy(s.positions[rows]),
+        }
+        if s.original_label is not None:
+            made["original_label"] = torch.from_numpy(s.original_label[rows])
+        assert batch.seeds is not None
+        if recipe.decode == "cuda" and recipe.geometry.is_random:
+            made["uniforms"] = plan.uniforms(batch.seeds, NUM_UNIFORMS)
+        if recipe.decode is not None and recipe.geometry.augment.on_device:
+            crop, flip = crop_and_flip_of(recipe.geometry, plan.uniforms(batch.seeds, NUM_UNIFORMS))
+            made["crop"], made["flip"] = torch.from_numpy(crop), torch.from_numpy(flip)
+        return made | {name: column.take(taken).to_pylist() for name, column in s.extra.items()}
+
+    def _wait(self, batch: _Batch) -> None:
+        """Wait for a batch; say after a while what is waited for, and give up in the end."""
+        waited = 0.0
+        while True:
+            done, pending = wait(batch.pending, SPEAK_SECONDS, return_when="FIRST_EXCEPTION")
+            for future in batch.pending:  # in their order: the same error each time
+                if future in done:
+                    future.result()
+            if not pending:
+                return
+            waited += SPEAK_SECONDS
+            first = self._selection.where(int(batch.rows[0]))
+            if waited >= STALL_SECONDS:
+                raise LoaderStalled(
+                    "a batch did not come",
+                    expected=f"within {STALL_SECONDS:g} s",
+                    where=first,
+                    hint="Is the disk, the network or the transform stuck?",
+                )
+            log.warning("waiting for a batch for %g s: its first is %s", waited, first)
+
+
+def _stacked(images: list[Any]) -> Any:
+    """What a transform gave as one tensor [B, ...] where it can be, else as it is."""
+    if images and all(isinstance(image, torch.Tensor) for image in images):
+        first = images[0]
+        if all(image.shape == first.shape and image.dtype == first.dtype for image in images):
+            return torch.stack(images)
+    return images
+
+
+def parse_workers(workers: int | str | None) -> tuple[int, bool]:
+    """Number of workers, and whether they are processes.
+
+    Args:
+        workers: a number of threads, `processes`, `processes:4`, or None.
+
+    Raises:
+        BadOption: none of these.
+
+    >>> parse_workers(3), parse_workers("processes:2")
+    ((3, False), (2, True))
+    """
+    if isinstance(workers, int):
+        return workers, False
+    share = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    share = max(1, share // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's: ranks on this machine
+    if workers is None:
+        return share, False
+    kind, _, count = workers.partition(":")
+    if kind != "processes" or not (count.isdigit() or not count):
+        raise BadOption("workers", expected="a number of threads, processes, or processes:N", got=workers)
+    return int(count or share), True

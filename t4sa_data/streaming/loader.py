@@ -6,6 +6,7 @@ at a time into the batch, and a batch counts when it is taken.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections import deque
@@ -42,6 +43,8 @@ CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 4, 32, 16
 many where handing out costs more than the work."""
 CHUNKS_AHEAD = 8
 """Chunks per worker that are handed out ahead of the consumer."""
+NUM_AHEAD = 3
+"""Batches that are being made at least, the one that is waited for among them."""
 REMOTE_AHEAD = 1024
 """Samples whose ranges a remote source is told of ahead."""
 
@@ -234,6 +237,16 @@ class _Batch:
     pending: Sequence[Future[None]] = ()
 
 
+_running: set[Engine] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """An iteration that is left open when the interpreter ends: later there are no threads to be had."""
+    for engine in list(_running):
+        engine.close()
+
+
 class Engine:
     """Readers and decoders of one iteration; use as a context manager: nothing of it is left behind.
 
@@ -261,11 +274,21 @@ class Engine:
                 CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else CHUNK_DECODED
             )
         self._chunk = chunk
+        self._is_closed = False
+        _running.add(self)
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all work and give back threads, processes, files and sockets; once is enough."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        _running.discard(self)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._source.abort()  # what waits for a network or a process ends with an error that nobody sees
         if self._processes is not None:
@@ -283,7 +306,7 @@ class Engine:
         """
         per_rank = max(1, self._options.batch_size // max(1, epoch._world_size))
         chunks = CHUNKS_AHEAD * self._options.num_workers
-        num_ahead = max(2, -(-chunks * self._chunk // per_rank))
+        num_ahead = max(NUM_AHEAD, -(-chunks * self._chunk // per_rank))
         num_told = max(2 * num_ahead, -(-REMOTE_AHEAD // per_rank) if self._is_remote else 0)
         told: deque[_Batch] = deque()
         handed: deque[_Batch] = deque()

@@ -108,7 +108,7 @@ def select(
         raise NoRows("the release has no sample of this split", where=f"{release.where}, {config}/{split}")
     starts = np.cumsum([0, *(count for _, _, count in rows)])
     positions = np.concatenate([found + start for (_, found, _), start in zip(rows, starts, strict=False)])
-    table = pa.concat_tables([table for table, _, _ in rows]).unify_dictionaries().combine_chunks()
+    table = pa.concat_tables([table for table, _, _ in rows]).unify_dictionaries()
     del rows
     original = _numbers(table["label"]).astype(np.int64, copy=False)
     joined = join_labels(labels, table, original) if labels else None
@@ -127,11 +127,19 @@ def select(
         )
     if where.classes is not None:
         label = _renumbered(label, where)
+    # Each column is given up for its array: the largest tables are never there twice.
+    taken = dict(zip(table.column_names, table.columns, strict=True))
+    del table
     if joined and joined.probabilities is not None:
         probabilities = joined.probabilities[keep]
     else:
-        probabilities = np.stack([_numbers(table[name], np.nan) for name in CLASSES], axis=1)
-    file = _one(table["file"])
+        probabilities = np.stack([_numbers(taken[name], np.nan) for name in CLASSES], axis=1)
+    extra = {name: _one(taken[name]) for name in columns}
+    keys, sha256 = _one(taken.pop("key")), _one(taken.pop("sha256")) if with_sha256 else None
+    offset, length = _numbers(taken.pop("offset")), _numbers(taken.pop("length")).astype(np.int32)
+    file = _one(taken.pop("file"))
+    del taken
+    pa.default_memory_pool().release_unused()
     return Selection(
         positions=positions,
         label=label,
@@ -139,13 +147,13 @@ def select(
         original_label=original if joined or where.classes is not None else None,
         probabilities=probabilities,
         has_own_probabilities=joined is None or joined.probabilities is None,
-        keys=_one(table["key"]),
-        extra={name: _one(table[name]) for name in columns},
-        sha256=_one(table["sha256"]) if with_sha256 else None,
+        keys=keys,
+        extra=extra,
+        sha256=sha256,
         files=tuple(file.dictionary.to_pylist()),
         file=np.asarray(file.indices).astype(np.int16),
-        offset=_numbers(table["offset"]),
-        length=_numbers(table["length"]).astype(np.int32),
+        offset=offset,
+        length=length,
         num_split=int(starts[-1]),
     )
 

@@ -1,8 +1,8 @@
 """Streaming: `stream` gives batches of tensors from a release, wherever it lies, in an order that is arithmetic.
 
 The way of a sample: `reading` finds the release, `selection` (with `where` and `labels`) chooses rows of its sample
-table, `plan` orders them, `loader` hands them out, `work` checks and decodes, `images` knows pixels, `device` brings
-batches to a GPU, `state` says where an epoch is.
+table, `plan` orders them, `engine` hands them out, `work` checks and decodes, `images` knows pixels, `loader` gives the
+batches, `device` brings them to a GPU, `state` says where an epoch is.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def stream(
         MissingDependency: torch is not installed.
     """
     try:
-        from t4sa_data.streaming import loader
+        from t4sa_data.streaming import engine, loader
         from t4sa_data.streaming.images import Augment, Geometry
         from t4sa_data.streaming.work import Recipe
     except ModuleNotFoundError as error:
@@ -133,8 +133,8 @@ def stream(
         columns=with_column(columns, weights),
         with_sha256=release.is_remote if verify is None else verify,
     )
-    num_workers, use_processes = loader.parse_workers(workers)
-    options = loader.Options(
+    num_workers, use_processes = engine.parse_workers(workers)
+    options = engine.Options(
         batch_size=batch_size,
         shuffle=shuffled,
         tail=tail or ("drop" if shuffled else "ragged"),

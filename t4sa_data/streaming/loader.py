@@ -1,80 +1,19 @@
-"""The loader: an epoch's plan, worked through batch by batch, ahead of whoever takes the batches.
-
-The main thread does the arithmetic (which rows, where their bytes are), worker threads read and decode a few pictures
-at a time into the batch, and a batch counts when it is taken.
-"""
+"""The loader: epochs of batches, and a state that says where it is. A batch counts when it is taken."""
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from t4sa_data import plan
-from t4sa_data.errors import BadOption, LoaderStalled, ShardError
-from t4sa_data.plan import Ints, Shuffle, Tail
-from t4sa_data.reading import OpenRelease, Range, Source
-from t4sa_data.streaming.images import NUM_UNIFORMS, crop_and_flip_of
-from t4sa_data.streaming.processes import Processes
+from t4sa_data.errors import BadOption
+from t4sa_data.reading import OpenRelease
+from t4sa_data.streaming.engine import Engine, Epoch, Options
 from t4sa_data.streaming.ranks import find_rank, refuse, require_only_sharding
 from t4sa_data.streaming.selection import Selection
 from t4sa_data.streaming.state import check_state, make_state
-from t4sa_data.streaming.work import Chunk, FaultyPicture, Recipe, Worker, located, require_seeded
-
-log = logging.getLogger(__name__)
-
-SPEAK_SECONDS = 30.0
-"""After so long without a batch, a log line says what is waited for."""
-STALL_SECONDS = 600.0
-"""After so long, it is an error."""
-CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 4, 32, 16
-"""Pictures a thread takes at a time: few where they are decoded, so that the last batch does not wait for one thread;
-many where handing out costs more than the work."""
-CHUNKS_AHEAD = 8
-"""Chunks per worker that are handed out ahead of the consumer."""
-NUM_AHEAD = 3
-"""Batches that are being made at least, the one that is waited for among them."""
-REMOTE_AHEAD = 1024
-"""Samples whose ranges a remote source is told of ahead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a loader goes through a selection."""
-
-    batch_size: int
-    """Of the global batch: all ranks together."""
-    shuffle: Shuffle | None
-    tail: Tail
-    seed: int
-    weights: npt.NDArray[np.float64] | None
-    """shape (n,); None: every sample once."""
-    recipe: Recipe
-    columns: tuple[str, ...]
-    num_workers: int
-    use_processes: bool
-    rank: int | None
-    world_size: int | None
-
-    def __post_init__(self) -> None:
-        """Raise `BadOption` for what cannot be meant."""
-        if self.batch_size < 1:
-            raise BadOption("batch_size is that of all ranks together", expected="1 or more", got=self.batch_size)
-        if self.tail not in ("drop", "wrap", "ragged"):
-            raise BadOption("no such tail", expected="drop | wrap | ragged", got=self.tail)
-        if self.num_workers < 1:
-            raise BadOption("workers", expected="1 or more", got=self.num_workers)
 
 
 class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
@@ -98,6 +37,13 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         self._resume = False  # the next iteration goes on at `_batches`
         self._running: object | None = None  # the iteration whose batches count
         self._digest: str | None = None
+        if not len(self):
+            raise BadOption(
+                "fewer samples than a batch, and incomplete batches are dropped",
+                expected=f"at least {options.batch_size} samples",
+                got=f"{len(selection)}",
+                hint='A smaller batch_size, or tail="wrap" or "ragged".',
+            )
 
     def __repr__(self) -> str:
         o = self.options
@@ -133,7 +79,7 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch that the next iteration goes through; one that a state was loaded for goes on where it was."""
         if epoch != self.epoch:
-            self.epoch, self._batches, self._resume = epoch, 0, False
+            self.epoch, self._batches, self._resume, self._running = epoch, 0, False, None
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: a few JSON values, the same on every rank. Batches count when they are taken."""
@@ -160,7 +106,7 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         self.epoch, self._batches = check_state(
             state, self.state_dict(), num_batches=len(self), accept_release=accept_release
         )
-        self._resume = True
+        self._resume, self._running = True, None
 
     def to(self, device: Any, *, normalize: Any = None, dtype: Any = None) -> Any:
         """The same loader with its batches on a device; see `streaming.device.DeviceStream`."""
@@ -190,7 +136,7 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         self._batches, self._resume = first, False
         epoch = self.epoch
         rank, world_size = find_rank(self.options.rank, self.options.world_size)
-        order = _Epoch(self.selection, self.options, epoch, rank, world_size)
+        order = Epoch(self.selection, self.options, epoch, rank, world_size)
         with Engine(self.release, self.selection, self.options, epoch, pin=pin) as engine:
             made = engine.run(order, first, len(self))
             for number, batch in enumerate(made if through is None else through(made), first + 1):
@@ -199,276 +145,3 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
                 yield batch
         if self._running is run:
             self.epoch, self._batches, self._running = epoch + 1, 0, None
-
-
-class _Epoch:
-    """Which rows of the selection a rank's batches are made of."""
-
-    def __init__(self, selection: Selection, options: Options, epoch: int, rank: int, world_size: int) -> None:
-        self._options, self._rank, self._world_size = options, rank, world_size
-        rows: Ints | None = None
-        draw: Ints | int = 0
-        if options.weights is not None:
-            rows, draw = plan.draw_rows(options.weights, selection.positions, seed=options.seed, epoch=epoch)
-        positions = selection.positions if rows is None else selection.positions[rows]
-        order = plan.epoch_order(positions, seed=options.seed, epoch=epoch, shuffle=options.shuffle, draw=draw)
-        self._rows = order if rows is None else rows[order]
-        self._draw = None if rows is None else np.asarray(draw)[order]
-
-    def __getitem__(self, number: int) -> tuple[Ints, Ints]:
-        """Rows of the selection in a batch of this rank, and which draw of its row each is."""
-        o = self._options
-        places = plan.batch_slice(
-            number, len(self._rows), o.batch_size, o.tail, rank=self._rank, world_size=self._world_size
-        )
-        return self._rows[places], np.zeros(len(places), np.int64) if self._draw is None else self._draw[places]
-
-
-@dataclass(kw_only=True)
-class _Batch:
-    """A batch that is being made."""
-
-    rows: Ints
-    draw: Ints
-    ranges: list[Range]
-    images: Any = None
-    """A tensor or a list that workers fill; None: not handed out yet."""
-    seeds: npt.NDArray[np.uint64] | None = None
-    pending: Sequence[Future[None]] = ()
-
-
-_running: set[Engine] = set()
-
-
-@atexit.register
-def _close_all() -> None:
-    """An iteration that is left open when the interpreter ends: later there are no threads to be had."""
-    for engine in list(_running):
-        engine.close()
-
-
-class Engine:
-    """Readers and decoders of one iteration; use as a context manager: nothing of it is left behind.
-
-    Args:
-        release: to read from.
-        selection: of it.
-        options: of the loader.
-        epoch: for the seeds of augmentation.
-        pin: pictures in page-locked memory.
-    """
-
-    def __init__(
-        self, release: OpenRelease, selection: Selection, options: Options, epoch: int, *, pin: bool = False
-    ) -> None:
-        self._selection, self._options, self._epoch, self._pin = selection, options, epoch, pin
-        self._is_remote = release.is_remote
-        self._source: Source = release.source()
-        self._processes: Processes | None = None
-        self._work: Any = None
-        self._threads = ThreadPoolExecutor(options.num_workers, thread_name_prefix="t4sa-stream")
-        if options.use_processes:
-            chunk = CHUNK_SENT
-        else:
-            chunk = (
-                CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else CHUNK_DECODED
-            )
-        self._chunk = chunk
-        self._is_closed = False
-        _running.add(self)
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End all work and give back threads, processes, files and sockets; once is enough."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        _running.discard(self)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._source.abort()  # what waits for a network or a process ends with an error that nobody sees
-        if self._processes is not None:
-            self._processes.abort()
-        self._threads.shutdown(wait=True)
-        if self._processes is not None:
-            self._processes.close()
-        self._source.close()
-
-    def run(self, epoch: _Epoch, first: int, stop: int) -> Iterator[dict[str, Any]]:
-        """The batches `first` to `stop` - 1 of an epoch, in order.
-
-        Raises:
-            ShardError, BadImage, ChecksumMismatch, WorkerDied, LoaderStalled: names shard, key and byte.
-        """
-        per_rank = max(1, self._options.batch_size // max(1, epoch._world_size))
-        chunks = CHUNKS_AHEAD * self._options.num_workers
-        num_ahead = max(NUM_AHEAD, -(-chunks * self._chunk // per_rank))
-        num_told = max(2 * num_ahead, -(-REMOTE_AHEAD // per_rank) if self._is_remote else 0)
-        told: deque[_Batch] = deque()
-        handed: deque[_Batch] = deque()
-        following = first
-        while following < stop or told or handed:
-            while following < stop and len(told) < num_told:
-                told.append(self._tell(*epoch[following]))
-                following += 1
-            while told and len(handed) < num_ahead:
-                handed.append(self._hand_out(told.popleft()))
-            yield self._finish(handed.popleft())
-
-    def _tell(self, rows: Ints, draw: Ints) -> _Batch:
-        batch = _Batch(rows=rows, draw=draw, ranges=self._selection.ranges(rows))
-        self._source.announce(batch.ranges)
-        return batch
-
-    def _hand_out(self, batch: _Batch) -> _Batch:
-        """Give a batch's pictures to the workers, a few at a time."""
-        o, n = self._options, len(batch.rows)
-        batch.seeds = plan.sample_hash(
-            self._selection.positions[batch.rows],
-            seed=o.seed,
-            epoch=self._epoch,
-            purpose=plan.AUGMENT,
-            draw=batch.draw,
-        )
-        batch.images = [None] * n if self._gives_list else self._empty(n)
-        if self._work is None:
-            self._start(batch)
-        batch.pending = [
-            self._threads.submit(self._fill, batch, low, min(low + self._chunk, n)) for low in range(0, n, self._chunk)
-        ]
-        return batch
-
-    @property
-    def _gives_list(self) -> bool:
-        recipe = self._options.recipe
-        return recipe.decode != "cpu" or recipe.geometry.resize == "none" or recipe.transform is not None
-
-    def _empty(self, count: int) -> torch.Tensor:
-        """uint8 [B, 3, side, side], stored as B, side, side, 3."""
-        side = self._options.recipe.geometry.side
-        x_BHWC = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
-        return x_BHWC.permute(0, 3, 1, 2)
-
-    def _start(self, batch: _Batch) -> None:
-        """Start what works on pictures, when the first of them are known."""
-        o = self._options
-        if o.use_processes:
-            self._processes = Processes(o.recipe, o.num_workers, STALL_SECONDS)
-            self._work = self._processes
-            return
-        self._work = Worker(o.recipe)
-        if o.recipe.transform is not None and len(batch.rows):
-            with self._told_where(batch, 0):
-                require_seeded(o.recipe, self._chunk_of(batch, 0, 1))
-
-    def _chunk_of(self, batch: _Batch, low: int, high: int) -> Chunk:
-        """Read the bytes of a part of a batch."""
-        assert batch.seeds is not None
-        data = []
-        for place in range(low, high):
-            try:
-                data.append(self._source.read(batch.ranges[place]))
-            except ShardError as error:
-                error.where = f"{error.where}; {self._selection.where(int(batch.rows[place]))}"
-                raise
-        sha256 = self._selection.sha256
-        return Chunk(
-            data=data,
-            sha256=None if sha256 is None else sha256.take(batch.rows[low:high]).to_pylist(),
-            seeds=batch.seeds[low:high],
-        )
-
-    def _fill(self, batch: _Batch, low: int, high: int) -> None:
-        """What a thread does: a part of a batch."""
-        chunk = self._chunk_of(batch, low, high)
-        with self._told_where(batch, low):
-            made = self._work(chunk)
-        for place, image in enumerate(made, low):
-            batch.images[place] = image
-
-    @contextmanager
-    def _told_where(self, batch: _Batch, low: int) -> Iterator[None]:
-        try:
-            yield
-        except FaultyPicture as fault:
-            raise located(fault, self._selection.where(int(batch.rows[low + fault.index]))) from fault.error
-
-    def _finish(self, batch: _Batch) -> dict[str, Any]:
-        """Wait for a batch's pictures, and put its columns beside them."""
-        self._wait(batch)
-        s, rows, recipe = self._selection, batch.rows, self._options.recipe
-        taken = pa.array(rows)
-        made: dict[str, Any] = {
-            "image": batch.images if recipe.transform is None else _stacked(batch.images),
-            "label": torch.from_numpy(s.label[rows]),
-            "probabilities": torch.from_numpy(s.probabilities[rows]),
-            "key": s.keys.take(taken).to_pylist(),
-            "position": torch.from_numpy(s.positions[rows]),
-        }
-        if s.original_label is not None:
-            made["original_label"] = torch.from_numpy(s.original_label[rows])
-        assert batch.seeds is not None
-        if recipe.decode == "cuda" and recipe.geometry.is_random:
-            made["uniforms"] = plan.uniforms(batch.seeds, NUM_UNIFORMS)
-        if recipe.decode is not None and recipe.geometry.augment.on_device:
-            crop, flip = crop_and_flip_of(recipe.geometry, plan.uniforms(batch.seeds, NUM_UNIFORMS))
-            made["crop"], made["flip"] = torch.from_numpy(crop), torch.from_numpy(flip)
-        return made | {name: column.take(taken).to_pylist() for name, column in s.extra.items()}
-
-    def _wait(self, batch: _Batch) -> None:
-        """Wait for a batch; say after a while what is waited for, and give up in the end."""
-        waited = 0.0
-        while True:
-            done, pending = wait(batch.pending, SPEAK_SECONDS, return_when="FIRST_EXCEPTION")
-            for future in batch.pending:  # in their order: the same error each time
-                if future in done:
-                    future.result()
-            if not pending:
-                return
-            waited += SPEAK_SECONDS
-            first = self._selection.where(int(batch.rows[0]))
-            if waited >= STALL_SECONDS:
-                raise LoaderStalled(
-                    "a batch did not come",
-                    expected=f"within {STALL_SECONDS:g} s",
-                    where=first,
-                    hint="Is the disk, the network or the transform stuck?",
-                )
-            log.warning("waiting for a batch for %g s: its first is %s", waited, first)
-
-
-def _stacked(images: list[Any]) -> Any:
-    """What a transform gave as one tensor [B, ...] where it can be, else as it is."""
-    if images and all(isinstance(image, torch.Tensor) for image in images):
-        first = images[0]
-        if all(image.shape == first.shape and image.dtype == first.dtype for image in images):
-            return torch.stack(images)
-    return images
-
-
-def parse_workers(workers: int | str | None) -> tuple[int, bool]:
-    """Number of workers, and whether they are processes.
-
-    Args:
-        workers: a number of threads, `processes`, `processes:4`, or None.
-
-    Raises:
-        BadOption: none of these.
-
-    >>> parse_workers(3), parse_workers("processes:2")
-    ((3, False), (2, True))
-    """
-    if isinstance(workers, int):
-        return workers, False
-    share = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    share = max(1, share // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's: ranks on this machine
-    if workers is None:
-        return share, False
-    kind, _, count = workers.partition(":")
-    if kind != "processes" or not (count.isdigit() or not count):
-        raise BadOption("workers", expected="a number of threads, processes, or processes:N", got=workers)
-    return int(count or share), True

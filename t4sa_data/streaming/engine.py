@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -137,6 +138,23 @@ class _Batch:
     pending: Sequence[Future[None]] = ()
 
 
+def _start_threads(count: int) -> ThreadPoolExecutor:
+    """Threads whose tensor operations stay in them: each would bring a pool of threads of its own (OpenMP's).
+
+    torch keeps that number for each thread, but what a thread sets is also the default of threads to come.
+    """
+    before = torch.get_num_threads()
+    started = threading.Barrier(count + 1)
+    threads = ThreadPoolExecutor(
+        count, thread_name_prefix="t4sa-stream", initializer=torch.set_num_threads, initargs=(1,)
+    )
+    for _ in range(count):
+        threads.submit(started.wait, SPEAK_SECONDS)
+    started.wait(SPEAK_SECONDS)
+    torch.set_num_threads(before)
+    return threads
+
+
 _running: set[Engine] = set()
 
 
@@ -166,7 +184,7 @@ class Engine:
         self._source: Source = release.source()
         self._processes: Processes | None = None
         self._work: Any = None
-        self._threads = ThreadPoolExecutor(options.num_workers, thread_name_prefix="t4sa-stream")
+        self._threads = _start_threads(options.num_workers)
         if options.use_processes:
             chunk = CHUNK_SENT
         else:

@@ -188,18 +188,21 @@ def epoch_order(
     return np.lexsort((hashes, rank[block] // window_blocks)).astype(np.int64, copy=False)
 
 
-def draw_rows(weights: npt.NDArray[np.float64], positions: Ints, *, seed: int, epoch: int) -> tuple[Ints, Ints]:
+def draw_rows(
+    weights: npt.NDArray[np.float64], positions: Ints, *, seed: int, epoch: int, groups: Ints | None = None
+) -> tuple[Ints, Ints]:
     """Sample as many rows as there are, in proportion to their weights, with as little chance as possible.
 
     Systematic sampling (W. G. Madow, "On the theory of systematic sampling, II", 1949): a row with weight w is drawn
-    floor or ceil of n w / sum(w) times. Rows of one weight stand together, in the order of their hashes, so that their
-    draws in sum are as exact: classes that should be balanced differ by one draw.
+    floor or ceil of n w / sum(w) times. Rows of one weight and group stand together, in the order of their hashes, so
+    that their draws in sum are as exact: classes that should be balanced differ by one draw.
 
     Args:
         weights: shape (n,), not negative, not all 0.
         positions: shape (n,).
         seed: any integer.
         epoch: any integer; another epoch draws other rows.
+        groups: shape (n,), for instance classes.
 
     Returns:
         Rows, ascending, shape (n,); and which draw of its row each is, from 0, shape (n,).
@@ -208,7 +211,8 @@ def draw_rows(weights: npt.NDArray[np.float64], positions: Ints, *, seed: int, e
     >>> rows.tolist(), draw.tolist()
     ([0, 0, 0, 2], [0, 1, 2, 0])
     """
-    order = np.lexsort((sample_hash(positions, seed=seed, epoch=epoch, purpose=DRAWS), weights))
+    hashes = sample_hash(positions, seed=seed, epoch=epoch, purpose=DRAWS)
+    order = np.lexsort((hashes, weights) if groups is None else (hashes, groups, weights))
     start = uniforms(sample_hash(np.zeros(1, np.int64), seed=seed, epoch=epoch, purpose=START), 1)[0, 0]
     total = np.cumsum(weights[order])
     ends = np.floor(total * (len(weights) / total[-1]) + start).astype(np.int64)

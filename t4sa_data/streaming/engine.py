@@ -110,7 +110,9 @@ class Epoch:
         rows: Ints | None = None
         draw: Ints | int = 0
         if options.weights is not None:
-            rows, draw = plan.draw_rows(options.weights, selection.positions, seed=options.seed, epoch=epoch)
+            rows, draw = plan.draw_rows(
+                options.weights, selection.positions, seed=options.seed, epoch=epoch, groups=selection.label
+            )
         positions = selection.positions if rows is None else selection.positions[rows]
         order = plan.epoch_order(positions, seed=options.seed, epoch=epoch, shuffle=options.shuffle, draw=draw)
         self._rows = order if rows is None else rows[order]

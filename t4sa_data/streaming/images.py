@@ -7,6 +7,7 @@ decoder, whose pixels are the same to the bit; everything else goes through PIL.
 from __future__ import annotations
 
 import math
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -138,51 +139,74 @@ with warnings.catch_warnings():  # torch warns once in a process that the bytes 
 def is_plain_jpeg(data: bytes) -> bool:
     """Whether bytes are a baseline or progressive JPEG, grey or YCbCr, 8 bits, not rotated, of a usual size.
 
-    Reads the markers up to the frame header (ITU-T T.81, annex B).
+    Reads the markers up to the first scan (ITU-T T.81, annex B), as PIL does. Any bytes may come; a doubt is a no.
     """
     if data[:2] != b"\xff\xd8":
         return False
-    at, end, adobe = 2, len(data) - 9, None
-    while at < end and data[at] == 0xFF:
+    at, adobe, frame = 2, None, b""
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
             continue
+        if marker == 0xDA:
+            return _is_plain_frame(frame, adobe)
         length = data[at + 2] << 8 | data[at + 3]
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0" and _is_rotated(data[at + 10 : at + 2 + length]):
+        if marker in _WITHOUT_LENGTH or length < 2:
             return False
-        if marker == 0xE2 and data[at + 4 : at + 8] == b"MPF\0":  # several pictures: PIL takes another way
-            return False
-        if marker == 0xEE and data[at + 4 : at + 9] == b"Adobe":
-            adobe = data[at + 15]
+        segment = data[at + 4 : at + 2 + length]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
-            colours = components == 1 or (components == 3 and _is_ycc(data, at + 10, adobe))
-            return marker in (0xC0, 0xC1, 0xC2) and precision == 8 and colours and 0 < height * width <= MAX_PIXELS
-        if marker in (0xD8, 0xD9, 0xDA) or length < 2:
+            if marker > 0xC2:  # lossless, hierarchical or arithmetic
+                return False
+            frame = segment
+        elif marker == 0xE1 and _is_rotated(segment):
             return False
+        elif marker == 0xE2 and segment[:4] == b"MPF\0":  # several pictures: PIL takes another way
+            return False
+        elif marker == 0xEE and segment[:5] == b"Adobe" and len(segment) > 11:
+            adobe = segment[11]
         at += 2 + length
     return False
 
 
-def _is_ycc(data: bytes, at: int, adobe: int | None) -> bool:
-    """Whether three components are YCbCr beyond doubt: Adobe's marker says so, or their ids are 1, 2, 3."""
-    ids = data[at], data[at + 3], data[at + 6]
-    return adobe == 1 if adobe is not None else ids == (1, 2, 3)
+_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
+"""Markers that have no length, and none of which belongs before a scan: TEM, RST, SOI, EOI."""
 
 
-def _is_rotated(exif: bytes) -> bool:
-    """Whether an EXIF block says an orientation other than 1 (TIFF 6.0, section 2), or cannot be read."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+def _is_plain_frame(frame: bytes, adobe: int | None) -> bool:
+    """Whether a frame header (T.81, B.2.2) is of 8 bits, a usual size, and grey or, beyond doubt, YCbCr: Adobe's marker
+    says so, or the components' ids are 1, 2, 3."""
+    if len(frame) < 6:
+        return False
+    precision, height, width, components = struct.unpack_from(">BHHB", frame)
+    if precision != 8 or not 0 < height * width <= MAX_PIXELS or len(frame) != 6 + 3 * components:
+        return False
+    if components == 3:
+        return adobe == 1 if adobe is not None else frame[6::3] == b"\1\2\3"
+    return bool(components == 1)
+
+
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def _is_rotated(segment: bytes) -> bool:
+    """Whether an APP1 segment says an orientation other than 1, or cannot be read: EXIF (TIFF 6.0, section 2), or XMP,
+    which counts for PIL where EXIF is silent."""
+    if segment.startswith(_XMP):
+        return any(found != b"1" for found in re.findall(rb"tiff:Orientation(?:=\"|>)([0-9])", segment))
+    if not segment.startswith(b"Exif\0\0"):
+        return False
+    exif = segment[6:]
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return True
     try:
-        if order is None:
-            return True
         (at,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, at)
         for entry in range(at + 2, at + 2 + 12 * count, 12):
             tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
-            if tag == 0x0112:
-                return bool(kind != 3 or struct.unpack_from(f"{order}H", exif, entry + 8)[0] != 1)
+            if tag == 0x0112 and (kind != 3 or struct.unpack_from(f"{order}H", exif, entry + 8)[0] != 1):
+                return True
     except struct.error:
         return True
     return False

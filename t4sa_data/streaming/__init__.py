@@ -7,6 +7,7 @@ batches, `device` brings them to a GPU, `state` says where an epoch is.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from t4sa_data import catalog
 from t4sa_data.errors import BadOption, ConfigUnavailable, MissingDependency
@@ -116,6 +118,8 @@ def stream(
         if error.name is None or error.name.partition(".")[0] != "torch":
             raise
         raise MissingDependency("stream needs torch", hint='pip install "t4sa-data[torch]"') from error
+    if isinstance(columns, str):
+        raise BadOption("columns is a list of names", got=repr(columns))
     shuffled: Shuffle | None = "full" if shuffle is True else (shuffle or None)
     if shuffled not in ("full", "block", None):
         raise BadOption("no such shuffle", expected="full | block | False", got=shuffle)
@@ -135,10 +139,10 @@ def stream(
     )
     num_workers, use_processes = engine.parse_workers(workers)
     options = engine.Options(
-        batch_size=batch_size,
+        batch_size=operator.index(batch_size),
         shuffle=shuffled,
         tail=tail or ("drop" if shuffled else "ragged"),
-        seed=seed,
+        seed=operator.index(seed),  # numpy's integers are no JSON
         weights=weights_of(weights, selection),
         recipe=recipe,
         columns=tuple(columns),
@@ -147,7 +151,7 @@ def stream(
         rank=rank,
         world_size=world_size,
     )
-    return loader.Stream(release, selection, options, epoch=epoch)
+    return loader.Stream(release, selection, options, epoch=operator.index(epoch))
 
 
 def require_images(config: str) -> str:
@@ -181,19 +185,27 @@ def weights_of(weights: Any, selection: Selection) -> npt.NDArray[np.float64] | 
     """
     if weights is None:
         return None
-    if isinstance(weights, str) and weights == "balanced":
-        counts = np.bincount(selection.label, minlength=len(selection.classes))
-        made = 1.0 / np.maximum(counts, 1)[selection.label]
-    elif isinstance(weights, str):
-        made = np.asarray(selection.extra[weights].fill_null(0).to_numpy(zero_copy_only=False), dtype=np.float64)
-    elif isinstance(weights, Mapping):
-        if unknown := [name for name in weights if name not in selection.classes]:
-            raise BadOption("weights: no such class", expected=" | ".join(selection.classes), got=", ".join(unknown))
-        made = np.array([weights.get(name, 0.0) for name in selection.classes], dtype=np.float64)[selection.label]
-    else:
-        made = np.asarray(weights, dtype=np.float64)
+    try:
+        made = _as_weights(weights, selection)
+    except BadOption:
+        raise
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise BadOption("weights are not numbers", got=error) from error
     if made.shape != (len(selection),) or not np.isfinite(made).all() or (made < 0).any() or made.sum() <= 0:
         raise BadOption(
             "weights", expected=f"{len(selection)} numbers, not negative, not all 0", got=f"shape {made.shape}"
         )
     return made
+
+
+def _as_weights(weights: Any, selection: Selection) -> npt.NDArray[np.float64]:
+    if isinstance(weights, str) and weights == "balanced":
+        counts = np.bincount(selection.label, minlength=len(selection.classes))
+        return np.asarray(1.0 / np.maximum(counts, 1)[selection.label])
+    if isinstance(weights, str):
+        return np.asarray(selection.extra[weights].fill_null(0).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if isinstance(weights, Mapping):
+        if unknown := [name for name in weights if name not in selection.classes]:
+            raise BadOption("weights: no such class", expected=" | ".join(selection.classes), got=", ".join(unknown))
+        return np.array([weights.get(name, 0.0) for name in selection.classes], dtype=np.float64)[selection.label]
+    return np.asarray(weights, dtype=np.float64)

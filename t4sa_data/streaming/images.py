@@ -159,9 +159,7 @@ def is_plain_jpeg(data: bytes) -> bool:
             if marker > 0xC2:  # lossless, hierarchical or arithmetic
                 return False
             frame = segment
-        elif marker == 0xE1 and _is_rotated(segment):
-            return False
-        elif marker == 0xE2 and segment[:4] == b"MPF\0":  # several pictures: PIL takes another way
+        elif (marker == 0xE1 and _is_rotated(segment)) or (marker == 0xE2 and segment[:4] == b"MPF\0"):
             return False
         elif marker == 0xEE and segment[:5] == b"Adobe" and len(segment) > 11:
             adobe = segment[11]

@@ -88,14 +88,16 @@ def join_labels(labels: Labels, rows: pa.Table, original: Ints) -> Joined:
             got=", ".join(table.column_names),
             where=labels.path,
         )
-    identity = table[by].cast(rows.schema.field(by).type).combine_chunks()
+    identity = _cast(table, by, rows.schema.field(by).type, labels.path).combine_chunks()
     if len(identity) != pc.count_distinct(identity).as_py():
         raise BadOption(f"labels: a {by} stands there twice", where=labels.path, hint="Keep one row of each.")
     found = pc.index_in(rows[by], value_set=identity)
     matched = np.asarray(found.is_valid().to_numpy())
     label, probabilities = original.copy(), None
     index = np.asarray(found.drop_null().to_numpy())
-    chances = np.stack([table[name].to_numpy() for name in CLASSES], axis=1).astype(np.float32) if has_chances else None
+    chances = None
+    if has_chances:
+        chances = np.stack([_cast(table, name, pa.float32(), labels.path).to_numpy() for name in CLASSES], axis=1)
     if chances is not None:
         probabilities = np.full((rows.num_rows, len(CLASSES)), np.nan, dtype=np.float32)
         probabilities[matched] = chances[index]
@@ -116,13 +118,28 @@ def _read(path: Path) -> pa.Table:
         raise BadOption("labels: cannot be read", got=str(error).splitlines()[0], where=path) from error
 
 
+def _cast(table: pa.Table, name: str, kind: pa.DataType, path: Path) -> pa.ChunkedArray:
+    """A column as a type, without a null."""
+    try:
+        # Not safe: a probability may be a double.
+        made = table[name].cast(kind, safe=not pa.types.is_floating(kind))
+    except pa.ArrowException as error:
+        raise BadOption(f"labels: {name} is not {kind}", got=str(error).splitlines()[0], where=path) from error
+    if made.null_count or (pa.types.is_floating(kind) and pc.any(pc.is_nan(made)).as_py()):
+        raise BadOption(f"labels: a {name} is missing", where=path, hint="Leave out rows without a label.")
+    return made
+
+
 def _label_numbers(column: pa.ChunkedArray, path: Path) -> Ints:
     """Class numbers of a column of names or numbers."""
+    if pa.types.is_dictionary(column.type):  # categories of pandas
+        column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.index_in(column, value_set=pa.array(CLASSES, column.type))
-    numbers = np.asarray(column.fill_null(-1).to_numpy())
-    if not np.issubdtype(numbers.dtype, np.integer) or ((numbers < 0) | (numbers >= len(CLASSES))).any():
+    is_integer = pa.types.is_integer(column.type)
+    numbers = np.asarray(column.cast(pa.int64(), safe=False).fill_null(-1).to_numpy() if is_integer else [-1])
+    if ((numbers < 0) | (numbers >= len(CLASSES))).any():
         raise BadOption(
             "labels: not a class", expected=f"0 to {len(CLASSES) - 1}, or {' | '.join(CLASSES)}", where=path
         )
-    return numbers.astype(np.int64)
+    return numbers

@@ -188,11 +188,13 @@ def _code_of(column: pa.ChunkedArray, word: str) -> Ints:
 
 def _kept(path: Path, expression: Any) -> npt.NDArray[np.bool_]:
     """Which rows of a table an expression keeps (null: not kept)."""
-    if isinstance(expression, list | tuple):
-        expression = pq.filters_to_expression(expression)
     try:
+        if isinstance(expression, list | tuple):
+            expression = pq.filters_to_expression(expression)
         kept = ds.dataset(path, format="parquet").to_table(columns={"keep": expression})["keep"]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError) as error:
+        if not pa.types.is_boolean(kept.type):
+            raise TypeError(f"{kept.type}, where true or false is needed")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, ValueError) as error:
         raise BadOption(
             "where: the expression does not fit the sample table",
             got=str(error).splitlines()[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption
 
 Mask = npt.NDArray[np.bool_]
+_KEY_OR_TWEET = re.compile(r"([0-9]{1,18}|[0-8][0-9]{18})(-[1-4])?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,15 @@ class Where:
 
     def __post_init__(self) -> None:
         """Raise `BadOption` for what cannot be meant."""
+        if isinstance(self.classes, str):
+            raise BadOption("classes is a list of names", got=repr(self.classes))
+        limits = self.min_confidence.values() if isinstance(self.min_confidence, Mapping) else [self.min_confidence]
+        try:
+            is_number = not any(one is not None and np.isnan(one) for one in limits)
+        except TypeError:
+            is_number = False
+        if not is_number:
+            raise BadOption("min_confidence", expected="numbers", got=self.min_confidence)
         named = [*(self.classes or ()), *(self.min_confidence if isinstance(self.min_confidence, Mapping) else ())]
         if unknown := [name for name in named if name not in CLASSES]:
             raise BadOption("no such class", expected=" | ".join(CLASSES), got=", ".join(map(str, unknown)))
@@ -108,8 +119,10 @@ def mask_of(where: Where, rows: pa.Table, positions: plan.Ints, label: plan.Ints
         keep &= _is_in(rows["key"], pa.array(_lines(where.keys), pa.string()))
     if where.removals is not None:
         gone = _lines(where.removals)
-        tweets = pa.array([int(word) for word in gone if word.isdigit()], pa.int64())
-        keep &= ~_is_in(rows["key"], pa.array([word for word in gone if not word.isdigit()], pa.string()))
+        if unknown := next((word for word in gone if not _KEY_OR_TWEET.fullmatch(word)), None):
+            raise BadOption("removals: neither a key nor a tweet id", got=unknown)
+        tweets = pa.array([int(word) for word in gone if "-" not in word], pa.int64())
+        keep &= ~_is_in(rows["key"], pa.array([word for word in gone if "-" in word], pa.string()))
         keep &= ~_is_in(rows["tweet_id"], tweets)
     if where.one_per is not None:
         keep = _firsts(rows["tweet_id" if where.one_per == "tweet" else where.one_per], keep)

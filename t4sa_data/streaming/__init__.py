@@ -1,6 +1,6 @@
 """Streaming: `stream` gives batches of tensors from a release, wherever it lies, in an order that is arithmetic.
 
-The way of a sample: `reading` finds the release, `selection` (with `where` and `labels`) chooses rows of its sample
+The way of a sample: `reading` finds the release, `selection` (with `where`, `labels`, `weights`) chooses rows of its sample
 table, `plan` orders them, `engine` hands them out, `work` checks and decodes, `images` knows pixels, `loader` gives the
 batches, `device` brings them to a GPU, `state` says where an epoch is.
 """
@@ -13,16 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
 from t4sa_data import catalog
 from t4sa_data.errors import BadOption, ConfigUnavailable, MissingDependency
 from t4sa_data.plan import Shuffle, Tail
 from t4sa_data.reading import open_release
 from t4sa_data.streaming.labels import Labels
-from t4sa_data.streaming.selection import Selection, select
+from t4sa_data.streaming.selection import select
+from t4sa_data.streaming.weights import weights_of, with_column
 from t4sa_data.streaming.where import Where, as_where
 
 if TYPE_CHECKING:
@@ -166,46 +163,3 @@ def require_images(config: str) -> str:
             "only configs with images are streamed", got=config, hint=f'load_dataset("t4sa", "{config}") reads it.'
         )
     return config
-
-
-def with_column(columns: Sequence[str], weights: Any) -> tuple[str, ...]:
-    """The columns, and the one that weights are taken from."""
-    return tuple(dict.fromkeys([*columns, *([weights] if isinstance(weights, str) and weights != "balanced" else [])]))
-
-
-def weights_of(weights: Any, selection: Selection) -> npt.NDArray[np.float64] | None:
-    """A weight for each selected sample, shape (n,), or None.
-
-    Args:
-        weights: as for `stream`.
-        selection: with the column, where it is the name of one.
-
-    Raises:
-        BadOption: of another length, negative, not finite, or all 0.
-    """
-    if weights is None:
-        return None
-    try:
-        made = _as_weights(weights, selection)
-    except BadOption:
-        raise
-    except (TypeError, ValueError, pa.ArrowException) as error:
-        raise BadOption("weights are not numbers", got=error) from error
-    if made.shape != (len(selection),) or not np.isfinite(made).all() or (made < 0).any() or made.sum() <= 0:
-        raise BadOption(
-            "weights", expected=f"{len(selection)} numbers, not negative, not all 0", got=f"shape {made.shape}"
-        )
-    return made
-
-
-def _as_weights(weights: Any, selection: Selection) -> npt.NDArray[np.float64]:
-    if isinstance(weights, str) and weights == "balanced":
-        counts = np.bincount(selection.label, minlength=len(selection.classes))
-        return np.asarray(1.0 / np.maximum(counts, 1)[selection.label])
-    if isinstance(weights, str):
-        return np.asarray(selection.extra[weights].fill_null(0).to_numpy(zero_copy_only=False), dtype=np.float64)
-    if isinstance(weights, Mapping):
-        if unknown := [name for name in weights if name not in selection.classes]:
-            raise BadOption("weights: no such class", expected=" | ".join(selection.classes), got=", ".join(unknown))
-        return np.array([weights.get(name, 0.0) for name in selection.classes], dtype=np.float64)[selection.label]
-    return np.asarray(weights, dtype=np.float64)

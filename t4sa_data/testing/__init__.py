@@ -1,4 +1,4 @@
-"""Public helpers for tests, ours and those of downstream projects: miniatures, and the check of a release."""
+"""Public helpers for tests, ours and those of downstream projects: miniatures, checks of a release and of a resume."""
 
 from __future__ import annotations
 
@@ -6,5 +6,14 @@ from t4sa_data.testing.archive import OfficialArchive, make_official_archive
 from t4sa_data.testing.check import check_release
 from t4sa_data.testing.faults import Fault, Report
 from t4sa_data.testing.releases import make_release
+from t4sa_data.testing.resume import assert_resume_exact
 
-__all__ = ["Fault", "OfficialArchive", "Report", "check_release", "make_official_archive", "make_release"]
+__all__ = [
+    "Fault",
+    "OfficialArchive",
+    "Report",
+    "assert_resume_exact",
+    "check_release",
+    "make_official_archive",
+    "make_release",
+]

@@ -50,12 +50,16 @@ class LocalSource:
         self._root, self._sizes = root, sizes
         self._descriptors: dict[str, int] = {}
         self._opening = threading.Lock()
+        self._is_closed = False
 
     def announce(self, ranges: Sequence[Range]) -> None:
         """Tell the operating system what comes (a no-op where it takes no hints)."""
         if hasattr(os, "posix_fadvise"):
             for file, offset, length in ranges:
-                os.posix_fadvise(self._open(file), offset, length, os.POSIX_FADV_WILLNEED)
+                try:
+                    os.posix_fadvise(self._open(file), offset, length, os.POSIX_FADV_WILLNEED)
+                except ShardError:  # `read` says so, when it comes to it
+                    pass
 
     def read(self, wanted: Range) -> bytes:
         """The bytes of a range.
@@ -91,6 +95,8 @@ class LocalSource:
         with self._opening:
             if (descriptor := self._descriptors.get(file)) is not None:
                 return descriptor
+            if self._is_closed:  # a thread that was stuck, and left behind
+                raise ShardError("the reader was closed", where=path)
             try:
                 descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
             except OSError as error:
@@ -119,3 +125,4 @@ class LocalSource:
             for descriptor in self._descriptors.values():
                 os.close(descriptor)
             self._descriptors.clear()
+            self._is_closed = True

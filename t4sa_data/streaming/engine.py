@@ -9,10 +9,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from t4sa_data.reading import OpenRelease, Range, Source
 from t4sa_data.streaming.images import NUM_UNIFORMS, crop_and_flip_of
 from t4sa_data.streaming.processes import Processes
 from t4sa_data.streaming.selection import Selection
+from t4sa_data.streaming.threads import Threads
 from t4sa_data.streaming.work import DECODES, Chunk, FaultyPicture, Recipe, Worker, located, require_seeded
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ SPEAK_SECONDS = 30.0
 """After so long without a batch, a log line says what is waited for."""
 STALL_SECONDS = 600.0
 """After so long, it is an error."""
+LEAVE_SECONDS = 30.0
+"""Leaving a loop waits so long for threads that are at work; those that are stuck are left behind, with a log line."""
 CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 4, 32, 16
 """Pictures a thread takes at a time: few where they are decoded, so that the last batch does not wait for one thread;
 many where handing out costs more than the work."""
@@ -140,23 +142,6 @@ class _Batch:
     pending: Sequence[Future[None]] = ()
 
 
-def _start_threads(count: int) -> ThreadPoolExecutor:
-    """Threads whose tensor operations stay in them: each would bring a pool of threads of its own (OpenMP's).
-
-    torch keeps that number for each thread, but what a thread sets is also the default of threads to come.
-    """
-    before = torch.get_num_threads()
-    started = threading.Barrier(count + 1)
-    threads = ThreadPoolExecutor(
-        count, thread_name_prefix="t4sa-stream", initializer=torch.set_num_threads, initargs=(1,)
-    )
-    for _ in range(count):
-        threads.submit(started.wait, SPEAK_SECONDS)
-    started.wait(SPEAK_SECONDS)
-    torch.set_num_threads(before)
-    return threads
-
-
 _running: set[Engine] = set()
 
 
@@ -186,7 +171,7 @@ class Engine:
         self._source: Source = release.source()
         self._processes: Processes | None = None
         self._work: Any = None
-        self._threads = _start_threads(options.num_workers)
+        self._threads = Threads(options.num_workers)
         if options.use_processes:
             chunk = CHUNK_SENT
         else:
@@ -194,7 +179,7 @@ class Engine:
                 CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else CHUNK_DECODED
             )
         self._chunk = chunk
-        self._is_closed = False
+        self._is_closed = self._is_stalled = False
         _running.add(self)
 
     def __enter__(self) -> Engine:
@@ -209,11 +194,12 @@ class Engine:
             return
         self._is_closed = True
         _running.discard(self)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.cancel()
         self._source.abort()  # what waits for a network or a process ends with an error that nobody sees
         if self._processes is not None:
             self._processes.abort()
-        self._threads.shutdown(wait=True)
+        if stuck := self._threads.join(0 if self._is_stalled else LEAVE_SECONDS):
+            log.warning("%d thread(s) of the loader are stuck, and left behind", stuck)
         if self._processes is not None:
             self._processes.close()
         self._source.close()
@@ -337,7 +323,7 @@ class Engine:
         if recipe.decode is not None and recipe.geometry.augment.on_device:
             crop, flip = crop_and_flip_of(recipe.geometry, plan.uniforms(batch.seeds, NUM_UNIFORMS))
             made["crop"], made["flip"] = torch.from_numpy(crop), torch.from_numpy(flip)
-        return made | {name: column.take(taken).to_pylist() for name, column in s.extra.items()}
+        return {name: s.extra[name].take(taken).to_pylist() for name in self._options.columns} | made
 
     def _wait(self, batch: _Batch) -> None:
         """Wait for a batch; say after a while what is waited for, and give up in the end."""
@@ -352,6 +338,7 @@ class Engine:
             waited += SPEAK_SECONDS
             first = self._selection.where(int(batch.rows[0]))
             if waited >= STALL_SECONDS:
+                self._is_stalled = True
                 raise LoaderStalled(
                     "a batch did not come",
                     expected=f"within {STALL_SECONDS:g} s",

@@ -149,11 +149,21 @@ def _serve(pipe: Connection, packed: bytes) -> None:
             try:
                 answer: Any = [_pack(image) for image in worker(chunk)]
             except FaultyPicture as error:
-                error.error.add_note(traceback.format_exc())  # a traceback cannot be sent
-                answer = error
+                answer = _sendable(error)
             pipe.send_bytes(_packed(answer))
     except (EOFError, OSError):
         pass
+
+
+def _sendable(fault: FaultyPicture) -> FaultyPicture:
+    """A fault that arrives: an exception of the user's may not be picklable, or not come out again."""
+    told = traceback.format_exc()  # a traceback cannot be sent
+    try:
+        pickle.loads(pickle.dumps(fault.error))
+    except Exception:
+        fault = FaultyPicture(fault.index, RuntimeError(f"{type(fault.error).__qualname__}: {fault.error}"))
+    fault.error.add_note(told)
+    return fault
 
 
 class _Array(NamedTuple):

@@ -20,7 +20,15 @@ def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank is None and world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        told = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (told[0].isdecimal() and told[1].isdecimal() and int(told[0]) < int(told[1])):
+            raise BadOption(
+                "RANK and WORLD_SIZE of the environment do not fit",
+                expected="0 <= RANK < WORLD_SIZE",
+                got=" of ".join(told),
+                hint="Unset both, or give rank= and world_size=.",
+            )
+        return int(told[0]), int(told[1])
     if rank is None or world_size is None or not 0 <= rank < world_size:
         raise BadOption(
             "rank and world_size go together", expected="0 <= rank < world_size", got=f"rank {rank} of {world_size}"

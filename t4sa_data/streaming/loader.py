@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -79,12 +80,13 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch that the next iteration goes through; one that a state was loaded for goes on where it was."""
         if epoch != self.epoch:
+            epoch = operator.index(epoch)
             self.epoch, self._batches, self._resume, self._running = epoch, 0, False, None
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: a few JSON values, the same on every rank. Batches count when they are taken."""
         return make_state(
-            content_digest=self.release.manifest.content_digest,
+            content_digest=self.selection.content_digest,
             plan_digest=self.plan_digest,
             seed=self.options.seed,
             epoch=self.epoch,

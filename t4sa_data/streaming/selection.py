@@ -6,6 +6,7 @@ release order, so that the cost of a sample does not depend on how many there ar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, NoRows, ShardError, UnknownConfig
+from t4sa_data.manifest import Manifest
 from t4sa_data.plan import Ints
 from t4sa_data.reading import OpenRelease, Range
 from t4sa_data.schema import TABLE
@@ -32,6 +34,8 @@ PLACE = ("file", "offset", "length")
 class Selection:
     """Selected samples of a config's split, n of them, in release order."""
 
+    content_digest: str
+    """Of the layers that the split is made of: the same in every format, whatever else a release holds."""
     positions: Ints
     """Rows of the whole split, shape (n,), ascending."""
     label: Ints
@@ -141,6 +145,7 @@ def select(
     del taken
     pa.default_memory_pool().release_unused()
     return Selection(
+        content_digest=_content_digest(release.manifest, parts),
         positions=positions,
         label=label,
         classes=where.kept_classes,
@@ -156,6 +161,12 @@ def select(
         length=length,
         num_split=int(starts[-1]),
     )
+
+
+def _content_digest(manifest: Manifest, parts: Sequence[tuple[str, str]]) -> str:
+    """sha256 of the layers' content digests, in release order."""
+    lines = [f"{layer} {manifest.layers[layer].content_digest}\n" for layer, _ in parts]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read_part(path: Path, split: str, columns: list[str], expression: Any) -> tuple[pa.Table, Ints, int]:

@@ -24,7 +24,7 @@ def make_state(
     """The state.
 
     Args:
-        content_digest: of the release.
+        content_digest: of the layers (`Selection.content_digest`).
         plan_digest: of `plan.plan_digest`.
         seed: of the order.
         epoch: that is being gone through.

@@ -302,7 +302,7 @@ def _is_alive(pid: int) -> bool:
 
 
 # Leaving.
-@pytest.mark.parametrize("workers", [3, "processes:1"])
+@pytest.mark.parametrize("workers", [3, pytest.param("processes:1", marks=pytest.mark.slow)])
 def test_leaving_the_loop_leaves_nothing(sound: Path, workers: Any) -> None:
     """streaming #332, #767: named shared memory that stayed. There is no named object here at all."""
     options = {"workers": workers, "batch_size": 2, "transform": halved}

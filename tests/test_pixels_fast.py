@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -168,7 +168,7 @@ def test_what_is_plain_takes_the_fast_way() -> None:
         assert is_plain_jpeg(data) == (name.startswith(PLAIN) or cut_in_the_scan), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     width=st.integers(1, 70),
     height=st.integers(1, 70),
@@ -203,7 +203,7 @@ def _all_decoders() -> list[FastDecoder]:
 _DECODERS: list[FastDecoder] = []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     data=st.data(),
     name=st.sampled_from(["4:2:0", "4:4:4 progressive", "4:2:2 restarts", "grey", "orientation 6", "EXIF 1, XMP 6"]),
@@ -214,11 +214,20 @@ def test_damaged_pictures_give_the_same_or_an_error(data: st.DataObject, name: s
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(2, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.one_of(st.just(len(damaged)), st.integers(2, len(damaged))))
+    assume(_claimed_pixels(bytes(damaged[:cut])) < 300_000)  # 80 million would take seconds
     for decode in _all_decoders():
         assert_same(decode, bytes(damaged[:cut]), name)
 
 
-@settings(max_examples=300, deadline=None)
+def _claimed_pixels(data: bytes) -> int:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except Exception:  # whatever a plugin raises
+        return 0
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     st.one_of(
         st.binary(max_size=60).map(lambda data: b"\xff\xd8" + data),

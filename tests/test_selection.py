@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("torch")
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import (
     BadOption,

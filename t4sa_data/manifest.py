@@ -190,9 +190,24 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST_NAME
     try:
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ReleaseNotFound("no release here", expected=MANIFEST_NAME, where=folder) from error
+    return parse_manifest(data, path)
+
+
+def parse_manifest(data: bytes, path: object) -> Manifest:
+    """Verify the content of a `manifest.json`.
+
+    Args:
+        data: its bytes.
+        path: where it came from, for messages.
+
+    Raises:
+        ManifestError: see `load_manifest`.
+    """
+    try:
+        value = json.loads(data)
     except ValueError as error:
         raise ManifestError(
             "the manifest is no JSON", got=error, where=path, hint="Fetch or build it again."

@@ -206,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.site.is_open and self.headers.get("Authorization") != self.site.authorization:
             self._plain(401, b"<html>no</html>", {"WWW-Authenticate": self.site.realm, "Content-Type": "text/html"})
             return
-        name = unquote(self.path.rpartition("/")[2])
+        name = unquote(self.path.removeprefix("/").removeprefix("moved/"))
+        name = name if name in self.site.files else name.rpartition("/")[2]  # any folder will do
         fault = self.site.take_fault(self.command, name)
         if name not in self.site.files:
             self._plain(404, b"<html>no</html>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
@@ -15,6 +16,7 @@ import requests
 from t4sa_data import credentials
 from t4sa_data.credentials import Credentials
 from t4sa_data.downloading.replies import Reply, read_reply
+from t4sa_data.downloading.sessions import LastingSession, plain_session
 from t4sa_data.errors import CredentialsRefused, InsecureTransport, NotOnServer, ServerFault
 from t4sa_data.origins import Origin, origin_of
 
@@ -98,6 +100,7 @@ class Site:
         interactive: whether somebody may be asked; None: where there is a terminal or a notebook.
         limits: patience.
         takes_credentials: whether any are sent here at all: not to a third site where other packages lie.
+        keep_alive: use connections again: for many small requests. Then `close` it.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Site:
         interactive: bool | None = None,
         limits: Limits | None = None,
         takes_credentials: bool = True,
+        keep_alive: bool = False,
     ) -> None:
         self.base_url = base_url if base_url.endswith("/") else f"{base_url}/"
         self.origin: Origin = origin_of(self.base_url)
@@ -125,6 +129,7 @@ class Site:
         self._over_https: bool | None = None if self._may_have_https() else False
         """Whether requests for `origin` go over https; None: not tried yet."""
         self._trying = threading.Lock()
+        self._lasting = LastingSession() if keep_alive else None
 
     def __repr__(self) -> str:
         return f"Site({self.base_url!r})"
@@ -179,6 +184,12 @@ class Site:
         for answer in list(self._answers):
             answer.abort()
 
+    def close(self) -> None:
+        """End everything that is under way, and give back the connections that are kept."""
+        self.abort()
+        if self._lasting is not None:
+            self._lasting.close()
+
     @property
     def home(self) -> Origin:
         """Where the credentials go, and nowhere else: `origin`, over https where the site offers it."""
@@ -210,8 +221,12 @@ class Site:
             return False
 
     def ask(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
-        """One request without credentials, no redirect followed: for a report."""
+        """One request without credentials but those in `headers`, no redirect followed."""
         return self._send(method, url, origin_of(url), None, headers)
+
+    def answer(self, response: requests.Response, now: float) -> Answer:
+        """What `ask` brought, as one of the answers that `abort` ends."""
+        return Answer(response, now, self._answers)
 
     def _send(
         self, method: str, url: str, origin: Origin, sent: Credentials | None, headers: Mapping[str, str]
@@ -219,10 +234,8 @@ class Site:
         all_headers = {"Accept-Encoding": "identity", "User-Agent": user_agent(), **headers}
         if sent is not None and origin == self.home:
             all_headers["Authorization"] = sent.header()
-        with requests.Session() as session:
-            # Without this requests takes ~/.netrc for every host, in place of what it was given. Proxies and
-            # certificates, which it would take from the environment too, are handed over by hand.
-            session.trust_env = False
+        with ExitStack() as stack:
+            session = self._lasting.session if self._lasting else stack.enter_context(plain_session())
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
             timeout = (self.limits.connect_seconds, self.limits.stall_seconds)
             return session.request(

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from t4sa_data import places
-from t4sa_data.errors import ReleaseNotFound
 from t4sa_data.reading.local import LocalRelease
 from t4sa_data.reading.release import OpenRelease, Range, Source
 
@@ -36,6 +36,7 @@ def open_release(
 
     Raises:
         ReleaseNotFound, ManifestError: no readable release there.
+        T4SAError: the server, the Hub or the cache refuses; see `docs/reference/errors.md`.
     """
     name = os.fspath(path)
     if "://" not in name:
@@ -43,5 +44,8 @@ def open_release(
         if place.manifest is not None and place.path is not None:
             return LocalRelease(place.path, place.manifest)
         name = str(place.url)
-    del token, offline, cache, cache_bytes
-    raise ReleaseNotFound("only folders are read yet", where=name)
+    from t4sa_data.reading.cache import Cache, default_folder
+    from t4sa_data.reading.remote import open_remote
+
+    folder = default_folder() if cache is None else Path(cache).expanduser()
+    return open_remote(name, Cache(folder, cache_bytes), token=token, offline=offline)

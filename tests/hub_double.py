@@ -50,8 +50,11 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     tokens: frozenset[str] = frozenset()
     log: list[Request] = field(default_factory=list)
+    uses: int | None = None
+    """Requests that a signed URL of the CDN is good for; then it has expired. None: for ever."""
 
     def __enter__(self) -> Hub:
+        self._lock, self._signed = threading.Lock(), list[int]()
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(self)) for _ in range(2)]
         self.url, self.cdn = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
         for server in self._servers:
@@ -63,6 +66,21 @@ class Hub:
         for server in self._servers:
             server.shutdown()
             server.server_close()
+
+    def sign(self) -> str:
+        """A signature for a URL of the CDN."""
+        with self._lock:
+            self._signed.append(0)
+            return f"s{len(self._signed)}"
+
+    def takes(self, signature: str) -> bool:
+        """Whether a signature is good for one more request."""
+        with self._lock:
+            number = int(signature.removeprefix("s") or 0) - 1
+            if number < 0:
+                return self.uses is None
+            self._signed[number] += 1
+            return self.uses is None or self._signed[number] <= self.uses
 
     def fetched(self) -> list[str]:
         """Data files whose bytes were sent, as often as they were."""
@@ -182,9 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, file.read_bytes(), ETag=f'"{_etag(file)}"', **common)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         linked = {"X_Linked_Size": str(file.stat().st_size), "X_Linked_ETag": f'"{digest}"'}
-        return self._send(302, Location=f"{self.hub.cdn}/_cdn/{name}/{path}", **linked, **common)
+        signature = self.hub.sign()
+        return self._send(302, Location=f"{self.hub.cdn}/_cdn/{name}/{path}?signature={signature}", **linked, **common)
 
     def _cdn(self, name: str, path: str) -> None:
+        if not self.hub.takes(parse_qs(urlsplit(self.path).query).get("signature", [""])[0]):
+            return self._refuse(403, None, "Request has expired")
         data = self.hub.repositories[name].files[path].read_bytes()
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept_Ranges": "bytes"}
         if match := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):

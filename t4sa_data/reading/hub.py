@@ -14,7 +14,8 @@ from t4sa_data.downloading.site import MAX_REDIRECTS, Answer, Limits, Site
 from t4sa_data.errors import InsecureTransport, ReleaseNotFound
 from t4sa_data.loading.hub import explain_hub_errors
 from t4sa_data.origins import origin_of
-from t4sa_data.reading.transport import READING, Fault, RemoteFile, range_headers, replaced, require_plain_path
+from t4sa_data.reading import transport
+from t4sa_data.reading.transport import Fault, RemoteFile, range_headers, replaced, require_plain_path
 
 _URL = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<folder>.*))?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -42,17 +43,17 @@ class HubTransport:
     Args:
         url: see `parse_url`; its revision is resolved to a commit when it is first needed.
         token: the user's; None: as logged in.
-        limits: patience.
+        limits: patience; None: `transport.READING`.
     """
 
-    def __init__(self, url: str, token: bool | str | None = None, limits: Limits = READING) -> None:
+    def __init__(self, url: str, token: bool | str | None = None, limits: Limits | None = None) -> None:
         from huggingface_hub import constants
 
         self._repo_id, self._revision, self._folder = parse_url(url)
-        self._token, self.limits = token, limits
+        self._token, self.limits = token, limits or transport.READING
         self._endpoint = origin_of(constants.ENDPOINT)
         # Asked for nothing with credentials: the one header with the token is added in `_ask`.
-        self._site = Site(constants.ENDPOINT, limits=limits, takes_credentials=False, keep_alive=True)
+        self._site = Site(constants.ENDPOINT, limits=self.limits, takes_credentials=False, keep_alive=True)
         self._locations: dict[str, str] = {}
         self._commit: str | None = None
         self._asking = threading.Lock()

@@ -51,6 +51,7 @@ class Shards:
         self._local = LocalSource(cache.folder / "shards", {})
         self._names: dict[str, str] = {}
         self._looked: dict[str, float] = {}
+        self._looking = threading.Lock()
         self._announced: Counter[str] = Counter()
         self._may_keep = kept_whole if pump is not None else frozenset()
         self._todo: deque[str] = deque()
@@ -93,6 +94,12 @@ class Shards:
 
     def is_here(self, name: str) -> bool:
         """Whether a shard is whole on this machine; then it stays readable until `close`."""
+        if name in self._names:
+            return True
+        with self._looking:  # who comes second must hear what the first one found
+            return self._look(name)
+
+    def _look(self, name: str) -> bool:
         if name in self._names:
             return True
         now = time.monotonic()

@@ -110,16 +110,17 @@ class HttpTransport:
 
     Args:
         url: of the release's folder.
-        limits: patience.
+        limits: patience; None: `READING`.
     """
 
-    def __init__(self, url: str, limits: Limits = READING) -> None:
+    def __init__(self, url: str, limits: Limits | None = None) -> None:
         if urlsplit(url).query or urlsplit(url).fragment:
             raise ReleaseNotFound(
                 "a release's URL with a query in it", hint="Give the URL of the folder; keys belong into no URL."
             )
-        self._site = Site(url, limits=limits, interactive=False, keep_alive=True)
-        self.where, self.limits = self._site.base_url, limits
+        self.limits = limits or READING
+        self._site = Site(url, limits=self.limits, interactive=False, keep_alive=True)
+        self.where = self._site.base_url
 
     def url(self, path: str) -> str:
         """See `Transport`."""
@@ -168,17 +169,17 @@ class FsspecTransport:
 
     Args:
         url: of the release's folder, such as `s3://bucket/t4sa`.
-        limits: patience between calls.
+        limits: patience between calls; None: `READING`.
 
     Raises:
         MissingDependency: the driver is not installed.
         ReleaseNotFound: nobody knows this kind of URL.
     """
 
-    def __init__(self, url: str, limits: Limits = READING) -> None:
+    def __init__(self, url: str, limits: Limits | None = None) -> None:
         import fsspec
 
-        self.where, self.limits = url.rstrip("/"), limits
+        self.where, self.limits = url.rstrip("/"), limits or READING
         scheme = url.partition("://")[0]
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.where)
@@ -204,7 +205,7 @@ class FsspecTransport:
         tag = next((str(info[k]) for k in ("ETag", "etag", "md5Hash", "mtime", "created") if info.get(k)), None)
         total = info["size"]
         status, stop = (200, total) if stop is None else (206, min(stop, total))
-        reply = Reply(status=status, length=stop - start, total=total, start=start, validator=tag)
+        reply = Reply(status=status, length=stop - start, total=total, start=start, validator=tag, encoding="identity")
         return _Object(self, path, start, stop, reply)
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:

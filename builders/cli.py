@@ -34,6 +34,9 @@ def prepare(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     formats: Annotated[str, typer.Option(help="parquet, wds, or both with a comma.")] = "parquet,wds",
     configs: Annotated[str, typer.Option(help="Configs with commas. Default: what the inputs allow.")] = "",
+    splits: Annotated[
+        str, typer.Option("--split", help="Splits of the image configs, with commas. Default: all.")
+    ] = "",
     images: Annotated[list[Path] | None, typer.Option(help="A further image archive (may be repeated).")] = None,
     unique_list: Annotated[Path | None, typer.Option(help="Keys of the images without near-duplicates.")] = None,
     removals: Annotated[Path | None, typer.Option(help="Tweet ids and keys to leave out, one a line.")] = None,
@@ -51,6 +54,7 @@ def prepare(
     Killed at any moment, the same command goes on where it was and ends with the same bytes.
     """
     from builders.run import PrepareConfig
+    from t4sa_data.catalog import SPLITS
     from t4sa_data.places import home
 
     config = PrepareConfig(
@@ -60,7 +64,8 @@ def prepare(
         formats=chosen_formats(formats),
         images=tuple(images or ()),
         unique_list=unique_list,
-        configs=tuple(name for name in configs.split(",") if name),
+        configs=names_of(configs),
+        splits=names_of(splits) or SPLITS,
         removals=removals,
         text=text.value,
         limit=limit,
@@ -72,10 +77,14 @@ def prepare(
     build_and_tell(config)
 
 
+def names_of(text: str) -> tuple[str, ...]:
+    """The names of a list with commas."""
+    return tuple(name for name in text.split(",") if name)
+
+
 def chosen_formats(formats: str) -> tuple[str, ...]:
     """The formats of a list with commas, in one order, whatever was typed."""
-    asked = [name for name in formats.split(",") if name]
-    return tuple(sorted(asked, key=lambda name: name != "parquet"))
+    return tuple(sorted(names_of(formats), key=lambda name: name != "parquet"))
 
 
 def build_and_tell(config: PrepareConfig) -> None:

@@ -8,19 +8,20 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from builders import layers as make
 from builders import ledger as status
-from builders import output
+from builders import output, small
 from builders import report as tell
-from builders.inspection import good, inspect_archive, try_inspect
+from builders.inspection import Inspection, SmallFile, good, inspect_archive, try_inspect
 from builders.layers import LayerRows
 from builders.quarantine import Quarantined, write_quarantine
 from builders.run import Run
 from builders.sources import official
 from builders.sources.archive import ArchiveIndex, index_archive
 from builders.sources.tables import Sentiment, SplitList, Texts
-from t4sa_data.catalog import IMAGE_LAYERS, published_count
+from t4sa_data.catalog import CONFIGS, IMAGE_LAYERS, SPLITS, published_count
 from t4sa_data.schema import make_key
 from t4sa_data.shards import RangeReader
 
@@ -31,7 +32,7 @@ WRITE_SHARE = 0.1
 
 
 def image_layers(
-    run: Run, raw: official.Raw, sentiment: Sentiment, texts: Texts | None, *, with_further: bool
+    run: Run, raw: official.Raw, sentiment: Sentiment, texts: Texts | None, wanted: Sequence[str]
 ) -> list[LayerRows]:
     """The image layers that RAW gives, before a byte of them is written.
 
@@ -40,7 +41,7 @@ def image_layers(
         raw: the inputs; its `images` is there.
         sentiment: the TSV.
         texts: the CSV, or None.
-        with_further: look at the further archives too.
+        wanted: the configs to build; further archives are looked at, and small pictures made, where one needs them.
 
     Raises:
         ArchiveError, TableError, InputMissing: what is wrong with an input, and where.
@@ -49,26 +50,33 @@ def image_layers(
     assert raw.images is not None
     with run.timed("index"):
         run.say(f"Walking {raw.images.name} ({raw.images.stat().st_size / 1e9:.2f} GB)")
-        indices = [index_archive(path, run.state) for path in (raw.images, *(raw.further if with_further else ()))]
+        further = raw.further if {"t4sa", "t4sa-unique"} & set(wanted) else ()
+        indices = [index_archive(path, run.state) for path in (raw.images, *further)]
         run.report.checks["other files in the archives"] = sum(len(index.others) for index in indices)
     lists = official.read_lists(raw, indices[0])
     candidates = _candidates(run, raw, indices, lists, sentiment)
-    _announce(run, indices, candidates)
-    inspected = _inspect(run, indices, candidates)
+    _announce(run, indices, candidates, wanted)
+    seen = _inspect(run, indices, candidates, wanted)
+    inspected = seen.rows
     bad = _quarantine(run, indices, candidates, inspected)
     _check_strict(run, lists, bad)
     with run.timed("near-duplicates"):
         unique = None if raw.unique_list is None else official.read_unique(raw.unique_list)
         which = pa.array(good(inspected))
         made = make.image_layers(candidates.filter(which), inspected.filter(which), sentiment, texts, unique)
-    listed = {split: len(one.tweet_id) for split, one in lists.items()} if run.config.limit is None else {}
+    listed = {split: len(one.tweet_id) for split, one in lists.items() if split in run.config.splits}
+    listed = listed if run.config.limit is None else {}
     quarantined = {s: [row.key for row in bad if row.split == s and row.archive == raw.images.name] for s in lists}
-    run.report.checks |= tell.image_checks({layer.name: layer for layer in made}, inspected, sentiment)
+    originals = {layer.name: layer for layer in made if layer.name != small.LAYER}
+    run.report.checks |= tell.image_checks(originals, inspected, sentiment)
     further_bad = sum(row.archive != raw.images.name for row in bad)
     run.report.checks["images of further archives that do not decode"] = further_bad
     run.report.checks["blank lines in the lists"] = sum(one.num_blank for one in lists.values())
+    archives = {True: seen.files, False: tuple(index.path for index in indices)}
+    made = [replace(layer, archives=archives[layer.name == small.LAYER]) for layer in made]
     return [
-        replace(layer, listed=listed, quarantined=quarantined) if layer.name == "b-t4sa" else layer for layer in made
+        replace(layer, listed=listed, quarantined=quarantined) if layer.name in ("b-t4sa", small.LAYER) else layer
+        for layer in made
     ]
 
 
@@ -85,13 +93,16 @@ def _candidates(
     candidates = pa.concat_tables([candidates, more]).combine_chunks()
     if raw.removals is not None:
         candidates = official.apply_removals(candidates, official.read_removals(raw.removals), run.ledger)
+    if other := set(SPLITS) - set(run.config.splits):
+        elsewhere = pc.is_in(candidates["split"], pa.array(sorted(other))).to_numpy()
+        candidates = official.drop_rows(candidates, elsewhere, status.OTHER_SPLIT, run.ledger)
     if run.config.limit is not None:
         beyond = ~make.limit_per_stratum(candidates, run.config.limit)
         candidates = official.drop_rows(candidates, beyond, status.BEYOND_LIMIT, run.ledger)
     return candidates
 
 
-def _announce(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -> None:
+def _announce(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, wanted: Sequence[str]) -> None:
     """Say what is to come, disk and time, before a byte is written; time is that of a few images, scaled.
 
     Raises:
@@ -99,16 +110,14 @@ def _announce(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -
     """
     num_bytes = int(candidates["length"].to_numpy().sum())
     formats = () if run.config.in_place else run.config.formats
-    needed = output.image_bytes_needed(run.out, num_bytes, IMAGE_LAYERS, formats)
-    free = output.require_space(run.out, needed, len(formats))
-    step = max(1, candidates.num_rows // SAMPLED_IMAGES)
-    sampled = candidates.take(np.arange(0, candidates.num_rows, step)[:SAMPLED_IMAGES]).to_pylist()
     start = time.perf_counter()
-    for row in sampled:
-        path = indices[row["archive"]].path
-        with RangeReader(path.parent) as reader:
-            try_inspect(reader.read(path.name, row["offset"], row["length"]), run.config.max_pixels)
-    per_image = (time.perf_counter() - start) / max(1, len(sampled))
+    small_bytes = _try_some(run, indices, candidates, small.LAYER in wanted)
+    per_image = (time.perf_counter() - start) / max(1, min(SAMPLED_IMAGES, candidates.num_rows))
+    layers = [layer for layer in IMAGE_LAYERS if any(layer in CONFIGS[name].layers for name in wanted)]
+    needed = output.image_bytes_needed(run.out, num_bytes, layers, formats) if layers else 0
+    if small.LAYER in wanted:  # and once more while they wait for their shards
+        needed += output.image_bytes_needed(run.out, small_bytes, [small.LAYER], formats) + small_bytes
+    free = output.require_space(run.out, needed, len(formats))
     minutes = per_image * candidates.num_rows / run.config.workers / 60 * (1 + WRITE_SHARE * len(formats))
     run.say(
         f"{candidates.num_rows:,} images, {num_bytes / 1e9:.2f} GB: needs {needed / 1e9:.2f} GB of disk for "
@@ -117,27 +126,48 @@ def _announce(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -
     )
 
 
-def _inspect(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table) -> pa.Table:
-    """Inspection's rows for the candidates, row for row."""
-    tables = []
+def _try_some(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, with_small: bool) -> int:
+    """Inspect a few images; about the bytes of all small pictures of B-T4SA."""
+    step = max(1, candidates.num_rows // SAMPLED_IMAGES)
+    sampled = candidates.take(np.arange(0, candidates.num_rows, step)[:SAMPLED_IMAGES]).to_pylist()
+    smalls, num_small = SmallFile(), 0
+    for row in sampled:
+        path = indices[row["archive"]].path
+        with RangeReader(path.parent) as reader:
+            data = reader.read(path.name, row["offset"], row["length"])
+        _, picture = try_inspect(data, run.config.max_pixels)
+        if with_small and row["archive"] == 0:
+            smalls.add(picture)
+            num_small += 1
+    num_listed = int((candidates["archive"].to_numpy() == 0).sum())
+    return len(smalls.data) * num_listed // max(1, num_small)
+
+
+def _inspect(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, wanted: Sequence[str]) -> Inspection:
+    """What is seen of the candidates, row for row; small pictures are made of B-T4SA's only."""
+    seen = []
     number = candidates["archive"].to_numpy()
     with run.timed("inspection"):
         bar = run.bar("inspect", candidates.num_rows)
         for i, index in enumerate(indices):
             mine = candidates.filter(pa.array(number == i)).sort_by("offset")
-            table, run.sha256[index.path] = inspect_archive(
-                index.path,
-                mine["offset"].to_numpy(),
-                mine["length"].to_numpy(),
-                state=run.state,
-                engine=run.engine,
-                max_pixels=run.config.max_pixels,
-                progress=bar.update,
+            seen.append(
+                inspect_archive(
+                    index.path,
+                    mine["offset"].to_numpy(),
+                    mine["length"].to_numpy(),
+                    state=run.state,
+                    engine=run.engine,
+                    max_pixels=run.config.max_pixels,
+                    with_small=i == 0 and small.LAYER in wanted,
+                    progress=bar.update,
+                )
             )
-            tables.append(table)
+            run.sha256[index.path] = seen[-1].sha256
         bar.close()
     # Candidates stand archive by archive, each in its order: so do the tables.
-    return pa.concat_tables(tables).combine_chunks()
+    rows = pa.concat_tables([one.rows for one in seen], promote_options="default").combine_chunks()
+    return replace(seen[0], rows=rows)
 
 
 def _quarantine(

@@ -1,11 +1,15 @@
-"""Inspection: every image read, hashed and decoded once, in the archive's order."""
+"""Inspection: every image read, hashed and decoded once, in the archive's order; and made small, where that is asked for.
+
+Small pictures wait in files of the state, one a task, until their shards are written: see `Inspection.files`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,22 +17,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from PIL import Image
 
 from builders.engine import Local
 from builders.keys import Ints
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
+from builders import small
 from t4sa_data.errors import BadImage, ShardError, SourceChanged
-from t4sa_data.files import CHUNK_BYTES
-from t4sa_data.pixels import DECODE_SECONDS, MAX_PIXELS, inspect_image
+from t4sa_data.files import CHUNK_BYTES, write_bytes
+from t4sa_data.pixels import DECODE_SECONDS, MAX_PIXELS, inspect_image, inspect_pixels
 from t4sa_data.release import toolchain
 from t4sa_data.shards import RangeReader
 
 INSPECTION_VERSION = 1
 """Bump when the same image would be inspected differently."""
+SMALL = "small"
+"""Folder of the state that holds small pictures."""
 CHUNK_IMAGES = 128
 """Images of one task: some seconds of work, and what a killed build has to do again."""
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("sha256", pa.binary(32)),
         ("width", pa.int32()),
@@ -41,6 +49,18 @@ _SCHEMA = pa.schema(
     ]
 )
 """One row an image; `reason` and `detail` are null where it decodes, width to format where it does not."""
+SMALL_SCHEMA = pa.schema(
+    [
+        ("small_sha256", pa.binary(32)),
+        ("small_width", pa.int32()),
+        ("small_height", pa.int32()),
+        ("small_phash", pa.uint64()),
+        ("small_offset", pa.int64()),
+        ("small_length", pa.int64()),
+    ]
+)
+"""More columns where small pictures were made: of each, and its place in its task's file. Null where it does not decode."""
+WITH_SMALL = pa.schema([*SCHEMA, *SMALL_SCHEMA])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +73,25 @@ class Chunk:
     max_pixels: int
     max_seconds: float
     out: Path
+    small: Path | None = None
+    """File that gets the small pictures; None: none are made."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it need not be done (again)."""
+        return self.out.exists() and (self.small is None or self.small.exists())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What was seen of an archive's images."""
+
+    rows: pa.Table
+    """Columns as `SCHEMA`; with small pictures `WITH_SMALL`, and `small_file`, an index into `files`."""
+    sha256: str | None
+    """Of the archive; None: not known."""
+    files: tuple[Path, ...] = ()
+    """Files of small pictures."""
 
 
 def inspect_archive(
@@ -64,8 +103,9 @@ def inspect_archive(
     engine: Local,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float = DECODE_SECONDS,
+    with_small: bool = False,
     progress: Callable[[int], object] = lambda _: None,
-) -> tuple[pa.Table, str]:
+) -> Inspection:
     """Inspect images of an archive, and hash the archive itself in the same pass.
 
     Args:
@@ -76,10 +116,8 @@ def inspect_archive(
         engine: where the work runs.
         max_pixels: a larger picture is refused unseen.
         max_seconds: processor time one decode may take.
+        with_small: make the small pictures too.
         progress: called with the number of images done since.
-
-    Returns:
-        Table of n rows, columns as `_SCHEMA`; sha256 of the archive.
     """
     key = fingerprint(
         INSPECTION_VERSION,
@@ -89,6 +127,7 @@ def inspect_archive(
         max_seconds,
         dict(toolchain()),
         hashlib.sha256(offset.tobytes() + length.tobytes()).hexdigest(),
+        small.settings() if with_small else None,
     )
     chunks = [
         Chunk(
@@ -98,17 +137,28 @@ def inspect_archive(
             max_pixels=max_pixels,
             max_seconds=max_seconds,
             out=state.path("inspection", key, f"{i // CHUNK_IMAGES:05d}.arrow"),
+            small=state.path(SMALL, key, f"{i // CHUNK_IMAGES:05d}.jpgs") if with_small else None,
         )
         for i in range(0, len(offset), CHUNK_IMAGES)
     ]
-    todo = [chunk for chunk in chunks if not chunk.out.exists()]
+    todo = [chunk for chunk in chunks if not chunk.is_done]
     progress(len(offset) - sum(len(chunk.offset) for chunk in todo))
     with ArchiveHash(archive, state) as hashing:
         for chunk, _ in zip(todo, engine.run(inspect_chunk, todo), strict=True):
             hashing.allow(int(chunk.offset[-1] + chunk.length[-1]))
             progress(len(chunk.offset))
     tables = [read_arrow(chunk.out) for chunk in chunks]
-    return pa.concat_tables(tables) if tables else _SCHEMA.empty_table(), hashing.hexdigest
+    files = tuple(chunk.small for chunk in chunks if chunk.small is not None)
+    return Inspection(rows=join_tables(tables, with_small), sha256=hashing.hexdigest, files=files)
+
+
+def join_tables(tables: Sequence[pa.Table], with_small: bool) -> pa.Table:
+    """Tables of all tasks, one behind the other; with small pictures, column `small_file` says which task's."""
+    if not with_small:
+        return pa.concat_tables([SCHEMA.empty_table(), *tables])
+    numbers = [pa.repeat(pa.scalar(i, pa.int32()), table.num_rows) for i, table in enumerate(tables)]
+    joined = pa.concat_tables([WITH_SMALL.empty_table(), *tables])
+    return joined.append_column("small_file", pa.chunked_array(numbers, pa.int32()))
 
 
 def inspect_chunk(chunk: Chunk) -> None:
@@ -117,9 +167,8 @@ def inspect_chunk(chunk: Chunk) -> None:
     Raises:
         SourceChanged: the archive became shorter since it was walked.
     """
-    rows = []
-    with RangeReader(chunk.archive.parent) as reader, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of EXIF quirks and large pictures; the row says what matters
+    rows, smalls = [], SmallFile()
+    with RangeReader(chunk.archive.parent) as reader:
         for offset, length in zip(chunk.offset.tolist(), chunk.length.tolist(), strict=True):
             try:
                 data = reader.read(chunk.archive.name, offset, length)
@@ -127,24 +176,56 @@ def inspect_chunk(chunk: Chunk) -> None:
                 raise SourceChanged(
                     "an archive changed while it was read", where=f"{chunk.archive}, byte {offset}"
                 ) from error
-            rows.append(try_inspect(data, chunk.max_pixels, chunk.max_seconds))
-    write_arrow(chunk.out, _SCHEMA, [pa.Table.from_pylist(rows, schema=_SCHEMA)])
+            row, picture = try_inspect(data, chunk.max_pixels, chunk.max_seconds)
+            rows.append(row | smalls.add(picture) if chunk.small else row)
+    if chunk.small:
+        write_bytes(chunk.small, smalls.data)  # first: a table's rows point into it
+    schema = WITH_SMALL if chunk.small else SCHEMA
+    write_arrow(chunk.out, schema, [pa.Table.from_pylist(rows, schema=schema)])
 
 
-def try_inspect(data: bytes, max_pixels: int, max_seconds: float = DECODE_SECONDS) -> dict[str, object]:
-    """Inspection's row for one image, good or bad."""
+def try_inspect(
+    data: bytes, max_pixels: int, max_seconds: float = DECODE_SECONDS
+) -> tuple[dict[str, object], Image.Image | None]:
+    """Inspection's row for one image, good or bad; and its pixels by the rule, None where it is bad."""
     row: dict[str, object] = {"sha256": hashlib.sha256(data).digest()}
     try:
-        seen = inspect_image(data, max_pixels=max_pixels, max_seconds=max_seconds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of EXIF quirks and large pictures; the row says what matters
+            seen, picture = inspect_pixels(data, max_pixels=max_pixels, max_seconds=max_seconds)
     except BadImage as error:
-        return row | {"reason": error.reason, "detail": error.what}
-    return row | {
-        "width": seen.width,
-        "height": seen.height,
-        "phash": int(seen.phash, 16),
-        "mode": seen.mode,
-        "format": seen.format,
-    }
+        return row | {"reason": error.reason, "detail": error.what}, None
+    more = {"width": seen.width, "height": seen.height, "phash": int(seen.phash, 16)}
+    return row | more | {"mode": seen.mode, "format": seen.format}, picture
+
+
+class SmallFile:
+    """Small pictures, one behind the other, as they become the file of a task."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def add(self, picture: Image.Image | None) -> dict[str, object]:
+        """Make a picture small; the columns of `SMALL_SCHEMA`, none for None."""
+        if picture is None:
+            return {}
+        data = small.encode(small.resize(picture))
+        seen = inspect_image(data)
+        offset, self.data = len(self.data), self.data + data
+        return {
+            "small_sha256": hashlib.sha256(data).digest(),
+            "small_width": seen.width,
+            "small_height": seen.height,
+            "small_phash": int(seen.phash, 16),
+            "small_offset": offset,
+            "small_length": len(data),
+        }
+
+
+def clear_small(state: State) -> None:
+    """Remove the small pictures of the state: their shards are written. What is needed again is made again."""
+    for folder in state.folder.glob(f"{SMALL}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class ArchiveHash:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from builders import dedup
+from builders import dedup, small
 from builders.keys import Ints, Packed, find
 from builders.sources.official import keys_of, pack_table
 from builders.sources.tables import Sentiment, Texts
@@ -34,6 +34,8 @@ class LayerRows:
     """Columns as the layer's record in `t4sa_data.schema`; in release order once `store` has been there."""
     source: pa.Table | None = None
     """Columns `SOURCE`, row for row; None for a text layer."""
+    archives: tuple[Path, ...] = ()
+    """Files that `source` counts in its column `archive`."""
     file: Path | None = None
     """Arrow file of both, which workers map; see `store`."""
     listed: dict[str, int] = field(default_factory=dict)
@@ -89,7 +91,8 @@ def limit_per_stratum(candidates: pa.Table, limit: int) -> npt.NDArray[np.bool_]
 def image_layers(
     candidates: pa.Table, inspected: pa.Table, sentiment: Sentiment, texts: Texts | None, unique: Packed | None
 ) -> list[LayerRows]:
-    """Layers `b-t4sa`, `unique`, `duplicates` (the last two where there are further archives).
+    """Layers `b-t4sa`, `unique`, `duplicates` (these two where there are further archives), `b-t4sa-256` (where small
+    pictures were made).
 
     Args:
         candidates: good images only, columns as `official.CANDIDATES`; archive 0 is B-T4SA's.
@@ -108,11 +111,33 @@ def image_layers(
     keys = keys_of(candidates["tweet_id"].to_numpy(), candidates["image_index"].to_numpy())
     records = _records(candidates, inspected, keys, keys.take(pa.array(first)), sentiment, texts)
     members = {"b-t4sa": ~further, "unique": further & alone, "duplicates": further & ~alone}
-    return [
+    made = [
         _layer(name, records.filter(pa.array(which)))
         for name, which in members.items()
         if name == "b-t4sa" or further.any()
     ]
+    if "small_file" in inspected.column_names:
+        made.append(_small_layer(records.filter(pa.array(~further)), inspected.filter(pa.array(~further))))
+    return made
+
+
+def _small_layer(records: pa.Table, inspected: pa.Table) -> LayerRows:
+    """`b-t4sa-256`: B-T4SA's rows, but what is said of the picture is said of the small one. The group is kept: it is
+    found among the originals, so that both layers have the same."""
+    said = {"width": inspected["small_width"], "height": inspected["small_height"], **_hashes(inspected, "small_")}
+    table = records.select(RECORD.names)
+    for name, column in said.items():
+        table = table.set_column(table.schema.get_field_index(name), RECORD.field(name), column)
+    source = pa.table([inspected[f"small_{name}"] for name in ("file", "offset", "length")], names=list(SOURCE))
+    return LayerRows(name=small.LAYER, table=table, source=source)
+
+
+def _hashes(inspected: pa.Table, prefix: str = "") -> dict[str, pa.Array]:
+    """Columns `phash` and `sha256` as hex digits."""
+    return {
+        "phash": _hex(inspected[f"{prefix}phash"].to_numpy().astype(">u8").tobytes(), 8),
+        "sha256": _hex(b"".join(inspected[f"{prefix}sha256"].to_pylist()), 32),
+    }
 
 
 def _groups(phash: npt.NDArray[np.uint64], num_listed: int) -> Ints:
@@ -148,9 +173,8 @@ def _records(
         "text": _text(tweet_id, texts),
         "width": inspected["width"],
         "height": inspected["height"],
-        "phash": _hex(inspected["phash"].to_numpy().astype(">u8").tobytes(), 8),
         "duplicate_group": groups,
-        "sha256": _hex(b"".join(inspected["sha256"].to_pylist()), 32),
+        **_hashes(inspected),
     }
     schema = pa.schema([*RECORD, *(candidates.schema.field(name) for name in SOURCE)])
     return pa.table([columns[name] for name in schema.names], schema=schema)

@@ -15,6 +15,8 @@ from builders.state import BATCH_ROWS
 from t4sa_data.files import atomic_file
 from t4sa_data.shards import open_writer
 
+IMAGES = ("image", "small image")
+"""Kinds of candidates: an image that is kept in `b-t4sa` and, resized, in `b-t4sa-256` is there once as each."""
 LEDGER_NAME = "ledger.parquet"
 
 NOT_LISTED = "official/not-listed"
@@ -29,6 +31,8 @@ REPEATED = "official/repeated"
 """A row of the CSV with the id of an earlier one."""
 REMOVED = "removals/removed"
 BEYOND_LIMIT = "limit/beyond"
+OTHER_SPLIT = "splits/not-asked-for"
+"""An image of a split that was not asked for."""
 NOT_BUILT = "configs/not-built"
 """A candidate of a layer that was not asked for."""
 QUARANTINED = "inspection/"
@@ -85,7 +89,7 @@ class Ledger:
         """Candidates that are in the release.
 
         Args:
-            kind: `image` or `tweet`.
+            kind: of `IMAGES`, or `tweet`.
             keys: image keys as text, or tweet ids.
             layer: where they are.
             splits: one for each.
@@ -108,7 +112,7 @@ class Ledger:
     def funnel(self) -> dict[str, dict[str, object]]:
         """Per kind: `candidates`, `kept` by layer and split, `dropped` by reason. The counts add up."""
         made: dict[str, dict[str, object]] = {}
-        for kind in ("image", "tweet"):
+        for kind in (*IMAGES, "tweet"):
             kept: Counter[str] = Counter()
             dropped: Counter[str] = Counter()
             for part in (part for part in self._parts if part.kind == kind and len(part.keys)):

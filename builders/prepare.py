@@ -14,18 +14,20 @@ import pyarrow.compute as pc
 
 from builders import layers as make
 from builders import ledger as status
-from builders import output, write
+from builders import output, small, write
 from builders import report as tell
 from builders.engine import Local
 from builders.images import image_layers
+from builders.inspection import clear_small
 from builders.layers import LayerRows
+from builders.ledger import IMAGES
 from builders.run import PrepareConfig, Run, Silent
 from builders.sources import official
 from builders.sources.tables import Sentiment, Texts, read_sentiment, read_texts
 from builders.state import State, fingerprint, stamp
 from t4sa_data import release
 from t4sa_data.catalog import CONFIGS
-from t4sa_data.errors import InputMissing
+from t4sa_data.errors import ConfigUnavailable, InputMissing
 from t4sa_data.files import sha256_file, write_json
 from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, Manifest, load_manifest
 
@@ -66,6 +68,11 @@ def prepare(
     """
     raw = official.discover(config.raw, further=config.images, unique_list=config.unique_list, removals=config.removals)
     wanted = official.choose_configs(raw, config.configs, text=config.text, formats=config.formats)
+    if config.in_place and small.LAYER in config.configs:
+        raise ConfigUnavailable(
+            "small pictures are made, not found in the archive: there are none in place", got=small.LAYER,
+            where=raw.folder, hint=CONFIGS[small.LAYER].needs,
+        )  # fmt: skip
     out = raw.folder if config.in_place else config.out
     build = (out / FOLDERS["in-place"] if config.in_place else out) / output.BUILD
     state = State(build / "state")
@@ -78,13 +85,15 @@ def prepare(
         else:
             output.guard(out, state)
         if (before := _unchanged(run, key)) is not None:
+            clear_small(state)
             return before
         if config.in_place:
             outcome = _prepare_in_place(run, raw)
             state.save("done", key, _digests(run))
             return outcome
-        manifests = _write(run, raw, _build_layers(run, raw, wanted))
+        manifests = _write(run, _build_layers(run, raw, wanted))
         state.save("done", key, _digests(run))
+        clear_small(state)
         return Outcome(manifests=manifests, report=run.report, seconds=run.seconds)
 
 
@@ -97,6 +106,7 @@ def _fingerprint(config: PrepareConfig, raw: official.Raw, wanted: Sequence[str]
         wanted,
         config.formats,
         config.settings(),
+        small.settings() if small.LAYER in wanted else None,
         config.strict,
         dict(release.toolchain()),
     )
@@ -155,7 +165,7 @@ def _image_layers(
 ) -> list[LayerRows]:
     if sentiment is None or all(CONFIGS[name].kind == "text" for name in wanted):
         return []
-    return image_layers(run, raw, sentiment, texts, with_further=bool({"t4sa", "t4sa-unique"} & set(wanted)))
+    return image_layers(run, raw, sentiment, texts, wanted)
 
 
 def _text_layers(
@@ -195,6 +205,10 @@ def _choose_layers(run: Run, built: Sequence[LayerRows], wanted: Sequence[str]) 
     for layer in built:
         is_image = layer.source is not None
         kind = "image" if is_image else "tweet"
+        if small.LAYER in names:  # each image of B-T4SA is kept twice, or in this layer only
+            if layer.name == "b-t4sa" and layer.name not in names:
+                continue
+            kind = IMAGES[1] if layer.name == small.LAYER and "b-t4sa" in names else kind
         keys = layer.table["key" if is_image else "tweet_id"]
         if layer.name in names:
             run.ledger.keep(kind, keys, layer.name, layer.table["split"])
@@ -218,6 +232,7 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
     images = [raw.images, *lists, raw.sentiment, *text]
     inputs = {
         "b-t4sa": images,
+        small.LAYER: images,
         "unique": [*images, *raw.further, raw.unique_list],
         "duplicates": [*images, *raw.further, raw.unique_list],
         "t4sa-text": [raw.sentiment, *text],
@@ -233,15 +248,15 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
         name: value for name, value in run.config.settings().items() if layer.source is not None or name in chosen
     }
     settings |= {} if layer.name in ("unique", "duplicates") else {"unique_list": False}
+    settings |= {"small": small.settings()} if layer.name == small.LAYER else {}
     return {"inputs": named, "settings": settings, "fingerprint": fingerprint(PREPARE_VERSION, named, settings)}
 
 
-def _write(run: Run, raw: official.Raw, layers: Sequence[LayerRows]) -> dict[str, Manifest]:
+def _write(run: Run, layers: Sequence[LayerRows]) -> dict[str, Manifest]:
     """Write the shards, seal the folders, then report, ledger and times."""
     config, state, out = run.config, run.state, run.config.out
-    archives = [raw.images, *raw.further] if raw.images else []
     with run.timed("plan"):
-        jobs = write.plan_jobs(layers, out, archives, config.formats, config.shard_bytes, state)
+        jobs = write.plan_jobs(layers, out, config.formats, config.shard_bytes, state)
         needed = output.bytes_needed(jobs)
         free = output.require_space(out, needed, len(config.formats))
         run.say(f"Writing {len(jobs)} shards: {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free")
@@ -280,7 +295,7 @@ def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
         )
     sentiment, texts = _read_tables(run, raw, ["b-t4sa"])
     assert sentiment is not None
-    (layer,) = image_layers(run, raw, sentiment, texts, with_further=False)
+    (layer,) = image_layers(run, raw, sentiment, texts, ["b-t4sa"])
     layer = make.store(layer, run.state.folder / ROWS)
     layer = replace(layer, provenance=_provenance(run, raw, layer))
     assert layer.source is not None

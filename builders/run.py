@@ -15,7 +15,7 @@ from builders.ledger import Ledger
 from builders.report import Report
 from builders.state import State
 from t4sa_data import release
-from t4sa_data.catalog import CONFIGS
+from t4sa_data.catalog import CONFIGS, SPLITS
 from t4sa_data.errors import UnknownConfig
 from t4sa_data.pixels import MAX_PIXELS
 
@@ -32,6 +32,8 @@ class PrepareConfig:
     """Configs to build; empty for all that the inputs allow."""
     formats: tuple[str, ...] = release.FORMATS
     """Of `parquet`, `wds`."""
+    splits: tuple[str, ...] = SPLITS
+    """Splits of the image configs to build."""
     images: tuple[Path, ...] = ()
     """Further image archives."""
     unique_list: Path | None = None
@@ -54,8 +56,8 @@ class PrepareConfig:
     """Write only a sample table beside the archive; copy nothing."""
 
     def __post_init__(self) -> None:
-        known = {"formats": release.FORMATS, "configs": tuple(CONFIGS), "text": ("full", "none")}
-        given = {"formats": self.formats, "configs": self.configs, "text": (self.text,)}
+        known = {"formats": release.FORMATS, "configs": tuple(CONFIGS), "splits": SPLITS, "text": ("full", "none")}
+        given = {"formats": self.formats, "configs": self.configs, "splits": self.splits, "text": (self.text,)}
         for name, values in given.items():
             for value in values:
                 if value not in known[name]:
@@ -72,6 +74,7 @@ class PrepareConfig:
             "max_pixels": self.max_pixels,
             "near_duplicate_bits": dedup.NEAR_DUPLICATE_BITS,
             "unique_list": self.unique_list is not None,
+            **({} if set(self.splits) == set(SPLITS) else {"splits": sorted(self.splits)}),
         }
 
 
@@ -89,8 +92,8 @@ class Run:
     ledger: Ledger = field(default_factory=Ledger)
     report: Report = field(default_factory=Report)
     seconds: dict[str, float] = field(default_factory=dict)
-    sha256: dict[Path, str] = field(default_factory=dict)
-    """Of the archives, as they are read."""
+    sha256: dict[Path, str | None] = field(default_factory=dict)
+    """Of the archives, as they are read; None: not known."""
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ WRITE_VERSION = 1
 """Bump when the same rows would be written as other bytes."""
 READ_AHEAD = 32
 """Images announced to the operating system before they are read: the order of a release is none of the archive's."""
+MOST_OPEN = 256
+"""Files that are open at a time: small pictures lie in thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Job:
     num_bytes: int
     """Of its rows and images, about."""
     archives: tuple[Path, ...]
+    """Files that the rows' column `archive` counts."""
     formats: tuple[str, ...]
     key: str
     """Fingerprint of the rows and of how they are written."""
@@ -49,7 +52,6 @@ class Job:
 def plan_jobs(
     layers: Sequence[LayerRows],
     out: Path,
-    archives: Sequence[Path],
     formats: Sequence[str],
     shard_bytes: int,
     state: State,
@@ -69,7 +71,7 @@ def plan_jobs(
                     task=task,
                     file=layer.file,
                     num_bytes=int(layer.row_bytes[task.start : task.stop].sum()) + row_bytes * task.num_rows,
-                    archives=tuple(archives),
+                    archives=layer.archives,
                     formats=wanted,
                     key=key,
                     marker=state.folder / "write" / layer.name / name,
@@ -168,7 +170,7 @@ def _images(rows: pa.Table, archives: Sequence[Path]) -> Iterator[bytes]:
     archive, offset, length = (rows[name].to_pylist() for name in SOURCE)
     names = [str(archives[i].absolute()) for i in archive]
     spans = list(zip(names, offset, length, strict=True))
-    with RangeReader(Path()) as reader:
+    with RangeReader(Path(), most_open=MOST_OPEN) as reader:
         for span in spans[:READ_AHEAD]:
             reader.will_need(*span)
         for i, (span, sha256) in enumerate(zip(spans, rows["sha256"].to_pylist(), strict=True)):

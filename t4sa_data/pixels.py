@@ -67,11 +67,22 @@ def inspect_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_seconds: flo
     Raises:
         BadImage: with `.reason`, one of this module's constants.
     """
+    return inspect_pixels(data, max_pixels=max_pixels, max_seconds=max_seconds)[0]
+
+
+def inspect_pixels(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, max_seconds: float = DECODE_SECONDS
+) -> tuple[Inspected, Image.Image]:
+    """`inspect_image`, and the picture by the rule, for who goes on with it: it is decoded once.
+
+    Raises:
+        BadImage: with `.reason`, one of this module's constants.
+    """
     with _time_limit(max_seconds):
         shown, image_format, mode = _decode(data, max_pixels)
-        return Inspected(
-            width=shown.width, height=shown.height, mode=mode, format=image_format, phash=phash_of(_to_rgb(shown))
-        )
+        rgb = _to_rgb(shown)
+        seen = Inspected(width=shown.width, height=shown.height, mode=mode, format=image_format, phash=phash_of(rgb))
+        return seen, rgb
 
 
 def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, str, str]:

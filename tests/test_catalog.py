@@ -82,7 +82,6 @@ def test_configs() -> None:
     ]
     assert catalog.DEFAULT_CONFIG in CONFIGS
     assert [name for name, config in CONFIGS.items() if not config.built_by_prepare] == [
-        "b-t4sa-256",
         "twitter-testing",
         "miniature",
     ]

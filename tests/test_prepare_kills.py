@@ -312,6 +312,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
     "removals": ({}, {"removals": "removals.txt"}),
     "one config more": ({"configs": ("b-t4sa",)}, {"configs": ("t4sa-text",)}),
     "in place": (None, {"in_place": True}),
+    "small": ({"configs": ("b-t4sa",)}, {"configs": ("b-t4sa-256",), "formats": ("wds",)}),
 }
 """What stood there before, and what is built over it."""
 
@@ -322,8 +323,9 @@ def scenario(small: OfficialArchive, name: str) -> tuple[dict[str, Any] | None, 
     return before, choices | files
 
 
-def test_dying_at_some_renames(small: OfficialArchive, tmp_path: Path) -> None:
-    sweep(small.folder, tmp_path, *scenario(small, "fresh"), 31)
+@pytest.mark.parametrize(("name", "every"), [("fresh", 31), ("small", 23)])
+def test_dying_at_some_renames(small: OfficialArchive, tmp_path: Path, name: str, every: int) -> None:
+    sweep(small.folder, tmp_path, *scenario(small, name), every)
 
 
 @pytest.mark.slow

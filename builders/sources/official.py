@@ -115,7 +115,7 @@ def discover(
 
 
 def choose_configs(raw: Raw, asked: Sequence[str] | None, *, text: str, formats: Sequence[str]) -> list[str]:
-    """The configs to build: those asked for, else what the inputs allow, in the catalog's order.
+    """The configs to build: those asked for, else what the inputs allow but `b-t4sa-256`, in the catalog's order.
 
     Raises:
         UnknownConfig: no such config.
@@ -127,6 +127,7 @@ def choose_configs(raw: Raw, asked: Sequence[str] | None, *, text: str, formats:
         "t4sa": raw.images and raw.sentiment and raw.further,
         "raw-text": raw.text and text == "full" and "parquet" in formats,
         "t4sa-text": raw.sentiment and "parquet" in formats,
+        "b-t4sa-256": raw.images and raw.sentiment,
     }
     for name in asked or ():
         if name not in CONFIGS:
@@ -136,7 +137,8 @@ def choose_configs(raw: Raw, asked: Sequence[str] | None, *, text: str, formats:
             raise ConfigUnavailable(
                 "cannot be built from these inputs", got=name, where=raw.folder, hint=CONFIGS[name].needs + parquet
             )
-    chosen = [name for name in CONFIGS if possible.get(name) and (not asked or name in asked)]
+    unasked = set(possible) - {"b-t4sa-256"}  # a second copy of every image: for who wants it
+    chosen = [name for name in CONFIGS if possible.get(name) and name in (asked or unasked)]
     if not chosen:
         raise InputMissing(
             "nothing can be built from these inputs",

@@ -105,8 +105,9 @@ _CONFIGS = (
         kind="image",
         description="B-T4SA with every image resized once to a short side of 256 pixels.",
         splits=_own_layer("b-t4sa-256", *SPLITS),
-        needs="Needs a built b-t4sa release; a later version of this package makes it.",
-        built_by_prepare=False,
+        needs="Needs what b-t4sa needs: `t4sa prepare RAW --configs b-t4sa-256`, or `t4sa get --configs b-t4sa-256`, "
+        "which does not store the archive.",
+        built_by_prepare=True,
     ),
     Config(
         name="twitter-testing",

@@ -38,15 +38,21 @@ class RangeReader:
     """Read byte ranges of files below one folder; keeps each file open until closed. Use as a context manager.
 
     Not for sharing between threads (seek, then read: `os.pread` does not exist on Windows).
+
+    Args:
+        root: the folder.
+        most_open: files that are open at a time; None for all that are read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = Path(root)
+    def __init__(self, root: Path, *, most_open: int | None = None) -> None:
+        self._root, self._most_open = Path(root), most_open
         self._files: dict[str, io.FileIO] = {}
 
     def _open(self, name: str) -> io.FileIO:
         file = self._files.get(name)
         if file is None:
+            if self._most_open is not None and len(self._files) >= self._most_open:
+                self._files.pop(next(iter(self._files))).close()  # the one that was opened first
             try:
                 file = self._files[name] = io.FileIO(self._root / name)
             except FileNotFoundError as error:

@@ -301,7 +301,9 @@ def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
     assert layer.source is not None
     run.ledger.keep("image", layer.table["key"], layer.name, layer.table["split"])
     _finish_report(run, ["b-t4sa"], {layer.name: layer}, sentiment, texts)
-    archive = FileEntry(name=raw.images.name, bytes=raw.images.stat().st_size, sha256=run.sha256[raw.images])
+    sha256 = run.sha256[raw.images]
+    assert sha256 is not None  # it was read whole
+    archive = FileEntry(name=raw.images.name, bytes=raw.images.stat().st_size, sha256=sha256)
     sealed = release.Layer(
         name=layer.name,
         table=layer.table,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from t4sa_data.errors import T4SAError
+from t4sa_data.errors import MissingDependency, T4SAError
 
 if TYPE_CHECKING:
     from t4sa_data import catalog, testing
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from t4sa_data.loading import load_dataset, register, unregister
     from t4sa_data.manifest import Manifest, load_manifest
     from t4sa_data.streaming import stream
+    from t4sa_data.streaming.map_style import T4SA
+    from t4sa_data.streaming.wds import webdataset
 
     __version__: str
 
 __all__ = [
+    "T4SA",
     "Manifest",
     "T4SAError",
     "__version__",
@@ -37,9 +40,11 @@ __all__ = [
     "stream",
     "testing",
     "unregister",
+    "webdataset",
 ]
 
 _HOMES = {
+    "T4SA": "t4sa_data.streaming.map_style",
     "Manifest": "t4sa_data.manifest",
     "download": "t4sa_data.downloading",
     "load_dataset": "t4sa_data.loading",
@@ -49,6 +54,7 @@ _HOMES = {
     "register": "t4sa_data.loading",
     "stream": "t4sa_data.streaming",
     "unregister": "t4sa_data.loading",
+    "webdataset": "t4sa_data.streaming.wds",
 }
 """Public name -> the module it comes from, imported when first asked for."""
 
@@ -61,7 +67,12 @@ def __getattr__(name: str) -> Any:
     if name in ("catalog", "testing"):
         return import_module(f"t4sa_data.{name}")
     if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+        try:
+            value = getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name not in ("torch", "torchvision"):
+                raise
+            raise MissingDependency(f"{name} needs {error.name}", hint='pip install "t4sa-data[torch]"') from error
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from t4sa_data import commands
+from t4sa_data.catalog import DEFAULT_CONFIG
 from t4sa_data.errors import T4SAError
 
 GROUP = "t4sa_data.commands"
@@ -169,14 +170,31 @@ class _progress:  # noqa: N801
 
 
 @app.command()
-def info(directory: Directory) -> None:
-    """Show what a release holds, in a screen.
+def info(
+    directory: Directory,
+    contact_sheet: Annotated[
+        Path | None, typer.Option("--contact-sheet", help="Write a PNG of pictures with their labels instead.")
+    ] = None,
+    config: Annotated[str, typer.Option(help="Of the contact sheet.")] = DEFAULT_CONFIG,
+    split: Annotated[str, typer.Option(help="Of the contact sheet.")] = "train",
+    num: Annotated[int, typer.Option(min=1, help="Pictures on the contact sheet.")] = 48,
+    seed: Annotated[int, typer.Option(help="Another seed, other pictures.")] = 0,
+    blur: Annotated[bool, typer.Option("--blur", help="Make them hard to recognise: these are tweets.")] = False,
+    texts: Annotated[bool, typer.Option("--texts", help="Show the first words of each tweet too.")] = False,
+) -> None:
+    """Show what a release holds, in a screen; or a sheet of its pictures.
 
     Configs, splits, classes, bytes, content digest, the brace strings of the shards, a few rows without their text.
     """
     from t4sa_data.summary import describe
 
-    typer.echo(describe(directory))
+    if contact_sheet is None:
+        typer.echo(describe(directory))
+        return
+    from t4sa_data.contact_sheet import contact_sheet as write
+
+    count = write(directory, contact_sheet, config=config, split=split, num=num, seed=seed, blur=blur, texts=texts)
+    typer.echo(f"{contact_sheet}: {count} pictures of {config}/{split}")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""One loader in three frameworks; run as modules from the checkout, see shared.py."""

@@ -67,7 +67,8 @@ def main() -> None:
     print(f"Input: {len(photos)} photos, {mean / 1e3:.1f} KB on average, short side {sides:.0f} px in the middle.")
     print(f"Resize: {resize_ms:.1f} ms an image.\n")
     print(
-        "| quality | subsampling | KB, mean | of the original | PSNR, dB: median (5 %) | SSIM: median (5 %) | encode, ms |"
+        "| quality | subsampling | KB, mean | of the original "
+        "| PSNR, dB: median (5 %) | SSIM: median (5 %) | encode, ms |"
     )
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for quality, subsampling in CHOICES:

@@ -1,4 +1,4 @@
-"""Inspection: every image read, hashed and decoded once, in the archive's order; and made small, where that is asked for.
+"""Inspection: every image read, hashed and decoded once, in the archive's order; and made small where that is asked.
 
 Small pictures wait in files of the state, one a task, until their shards are written: see `Inspection.files`.
 """
@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from builders import small
 from builders.engine import Local
 from builders.keys import Ints
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
-from builders import small
 from t4sa_data.errors import BadImage, ShardError, SourceChanged
 from t4sa_data.files import CHUNK_BYTES, write_bytes
 from t4sa_data.pixels import DECODE_SECONDS, MAX_PIXELS, inspect_image, inspect_pixels
@@ -59,7 +59,7 @@ SMALL_SCHEMA = pa.schema(
         ("small_length", pa.int64()),
     ]
 )
-"""More columns where small pictures were made: of each, and its place in its task's file. Null where it does not decode."""
+"""Where small pictures were made, columns of each, and its place in its task's file. Null where it does not decode."""
 WITH_SMALL = pa.schema([*SCHEMA, *SMALL_SCHEMA])
 
 

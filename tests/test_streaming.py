@@ -499,7 +499,7 @@ def test_what_a_stream_shows(path: Path) -> None:
         {"augment": Augment(crop=SIZE + 1)},
         {"augment": Augment(crop=8), "resize": "none"},
         {"batch_size": 10**6},
-        {"workers": "processes:1", "transform": lambda image: image},
+        pytest.param({"workers": "processes:1", "transform": lambda image: image}, id="a lambda for processes"),
     ],
     ids=str,
 )

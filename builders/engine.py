@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -38,49 +38,60 @@ class Local:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def run(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    def run(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Results of `function` over `tasks`, in their order.
 
         Args:
             function: a module-level function.
-            tasks: its arguments.
+            tasks: its arguments; taken a few ahead of the results, as they come.
 
         Raises:
             WorkerDied: a worker was killed while on the same tasks `ATTEMPTS` times.
-            Exception: whatever the function raises; remaining tasks are cancelled.
+            Exception: whatever the function or `tasks` raises; remaining tasks are cancelled.
         """
-        if self.workers <= 1 or len(tasks) <= 1:
+        if self.workers <= 1 or (isinstance(tasks, Sequence) and len(tasks) <= 1):
             yield from map(function, tasks)
             return
+        source, begun = iter(tasks), deque[T]()
         done = deaths = 0
-        while done < len(tasks):
+        while True:
             try:
-                for result in self._submit(function, tasks[done:]):
+                for result in self._submit(function, source, begun):
                     done, deaths = done + 1, 0
                     yield result
+                return
             except BrokenProcessPool as error:
                 self.close()
                 deaths += 1
                 if deaths == ATTEMPTS:
+                    of = f" of {len(tasks)}" if isinstance(tasks, Sequence) else ""
                     raise WorkerDied(
                         "a worker process was killed again and again",
-                        where=f"task {done + 1} of {len(tasks)}",
+                        where=f"task {done + 1}{of}",
                         hint="Often this is the system short of memory: try fewer --workers. The same command goes on.",
                     ) from error
 
-    def _submit(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+    def _submit(self, function: Callable[[T], R], tasks: Iterator[T], begun: deque[T]) -> Iterator[R]:
+        """Results, one after the other. `begun` are the tasks that were taken and whose results were not: they come
+        first, and are there for another try."""
         if self._pool is None:
             # spawn: no forked locks or threads, and the same on every platform.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (os.getpid(),))
-        waiting: deque[Future[R]] = deque()
+        waiting = deque[Future[R]]()
         try:
+            waiting.extend(self._pool.submit(function, task) for task in begun)
             for task in tasks:
+                begun.append(task)
                 waiting.append(self._pool.submit(function, task))
                 if len(waiting) > 2 * self.workers:  # a short queue: memory stays flat, results come early
-                    yield waiting.popleft().result()
+                    result = waiting.popleft().result()
+                    begun.popleft()
+                    yield result
             while waiting:
-                yield waiting.popleft().result()
+                result = waiting.popleft().result()
+                begun.popleft()
+                yield result
         finally:
             for future in waiting:
                 future.cancel()

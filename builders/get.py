@@ -6,8 +6,9 @@ Both stages go on where they were, so this one command does too. `python -m buil
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,13 +17,9 @@ from t4sa_data.commands import EXIT_USAGE, AllowHttp, Base, User, bars, exit_sta
 
 if TYPE_CHECKING:
     from builders.run import PrepareConfig
+    from builders.sources.passed import Wanted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-MB_PER_SECOND = (2, 10, 50)
-"""Rates that the plan tells hours for: nobody knows the site's before."""
-SECONDS_PER_IMAGE = 0.01
-"""Processor time that `prepare` takes for an image, as benchmarks/RESULTS.md has it, rounded up."""
 
 
 @app.command()
@@ -33,6 +30,10 @@ def get(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the build.")] = os.cpu_count() or 1,
     formats: Annotated[str, typer.Option(help="parquet, wds, or both with a comma.")] = "parquet,wds",
+    configs: Annotated[str, typer.Option(help="Configs with commas. Default: b-t4sa and the texts.")] = "",
+    splits: Annotated[
+        str, typer.Option("--split", help="Splits of the image configs, with commas. Default: all.")
+    ] = "",
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Build no shards: a table beside the archive. For 100 GB of disk.")
     ] = False,
@@ -43,30 +44,83 @@ def get(
 ) -> None:
     """Download the official packages with your user name and password, and build a release of them.
 
-    Says first what disk and time it takes, and asks. Cut or killed at any moment, the same command goes on. Exit
-    status: 0 done, 1 fault, 2 usage, 3 credentials missing or refused.
+    Says first what disk and time it takes, which other ways there are, and asks. With `--configs b-t4sa-256` or some
+    splits only, the image archive passes by and is never stored: what is wanted of it stays. Cut or killed at any
+    moment, the same command goes on. Exit status: 0 done, 1 fault, 2 usage, 3 credentials missing or refused.
     """
-    from builders.cli import build_and_tell, chosen_formats
+    from builders import ways
+    from builders.cli import build_and_tell, chosen_formats, names_of
     from builders.run import PrepareConfig
     from t4sa_data import download, places
+    from t4sa_data.catalog import SPLITS
 
     with exit_statuses():
-        raw = to or places.raw_folder()
-        chosen = chosen_formats(formats)
-        config = PrepareConfig(raw=raw, out=out or places.home(), workers=workers, formats=chosen, in_place=in_place)
-        typer.echo(plan_words(config), err=True)
+        config = PrepareConfig(
+            raw=to or places.raw_folder(),
+            out=out or places.home(),
+            workers=workers,
+            formats=chosen_formats(formats),
+            configs=names_of(configs),
+            splits=names_of(splits) or SPLITS,
+            in_place=in_place,
+        )
+        ways.require_possible(config)
+        wanted = ways.wanted_of(config)
+        if wanted is not None and _is_built(config, wanted):
+            build_and_tell(config)
+            return
+        typer.echo(ways.plan_words(config), err=True)
         if not yes:
             _ask()
+        access = {"base_url": base_url, "user": user, "allow_insecure_http": allow_insecure_http}
         with bars() as progress:
-            download(
-                to=raw,
-                base_url=base_url,
-                user=user,
-                allow_insecure_http=allow_insecure_http,
-                progress=progress,
-                say=say,
-            )
+            packages = None if ways.has_images(config) and wanted is None else ways.TABLES
+            download(packages, config.raw, progress=progress, say=say, **access)  # type: ignore[arg-type]
+            if wanted is not None:
+                _let_pass(config, wanted, progress, access)
         build_and_tell(config)
+        if wanted is not None:
+            ways.passed_of(config).clear()
+
+
+def _is_built(config: PrepareConfig, wanted: Wanted) -> bool:
+    """Whether the release stands for which the archive has passed by: what it left is not needed any more."""
+    from builders import ways
+    from builders.prepare import stands
+    from t4sa_data.catalog import PACKAGES
+
+    passed = ways.passed_of(config)
+    if not (passed.is_done and passed.wanted == wanted):
+        return False
+    return all((config.raw / PACKAGES[name].filename).is_file() for name in ways.TABLES) and stands(config)
+
+
+def _let_pass(
+    config: PrepareConfig, wanted: Wanted, progress: Callable[[str, int, int | None], object], access: dict[str, Any]
+) -> None:
+    """Let the image archive pass by."""
+    from builders import ways
+    from builders.engine import Local
+    from builders.passing import run_pass
+    from t4sa_data.catalog import OFFICIAL_LISTS
+    from t4sa_data.downloading import locked, site_of
+    from t4sa_data.reading.passing import PassingFile
+
+    beside = (config.raw / name for name in OFFICIAL_LISTS.values())
+    with (
+        locked(config.raw),
+        Local(config.workers) as engine,
+        PassingFile(*site_of(ways.IMAGES, **access)) as file,
+    ):
+        run_pass(
+            file,
+            ways.passed_of(config),
+            wanted,
+            lists={path.name: path.read_bytes() for path in beside if path.is_file()},
+            engine=engine,
+            say=say,
+            progress=lambda have, total: progress(ways.IMAGES.name, have, total),
+        )
 
 
 def _ask() -> None:
@@ -75,51 +129,6 @@ def _ask() -> None:
         typer.echo("error: there is no terminal to ask on. Add --yes to start without asking.", err=True)
         raise typer.Exit(EXIT_USAGE)
     typer.confirm("Start?", abort=True, err=True)
-
-
-def plan_words(config: PrepareConfig) -> str:
-    """What `t4sa get` will fetch and write, on which disk, in what time."""
-    from t4sa_data import catalog
-    from t4sa_data.downloading import plan
-    from t4sa_data.downloading.listing import free_bytes, missing_bytes
-    from t4sa_data.summary import size
-
-    packages = plan()
-    missing, _ = missing_bytes(packages, config.raw)
-    files = [config.raw / package.filename for package in packages]
-    is_here = all(path.is_file() for path in files)
-    archive = files[0].stat().st_size if files[0].is_file() else packages[0].num_bytes or 0
-    release = 0 if config.in_place else archive * len(config.formats)
-    raw_free, out_free = free_bytes(config.raw), free_bytes(config.raw if config.in_place else config.out)
-    hours = ", ".join(f"{missing / rate / 3.6e9:.1f} h at {rate} MB/s" for rate in MB_PER_SECOND)
-    num_images = catalog.PUBLISHED["balanced"].total
-    build_hours = num_images * SECONDS_PER_IMAGE / config.workers / 3600
-    what = "a table beside the archive" if config.in_place else f"{size(release)} ({' and '.join(config.formats)})"
-    where = config.raw / "t4sa-inplace" if config.in_place else config.out
-    lines = [
-        f"1. fetch: {'all packages are here' if is_here else f'about {size(missing)} ({hours})'}",
-        f"   into {config.raw}, {size(raw_free)} free",
-        f"2. build: {what}, about {build_hours:.1f} h with {config.workers} worker(s) for {num_images:,} images",
-        f"   into {where}, {size(out_free)} free",
-    ]
-    if _share_disk(config.raw, config.out):
-        short = missing + release > raw_free
-    else:
-        short = missing > raw_free or release > out_free
-    if short:
-        ways = ["--to or --out on another disk"]
-        ways += [] if config.in_place else ["--in-place (no shards)"]
-        ways += ["--formats parquet (half)"] if len(config.formats) > 1 and not config.in_place else []
-        lines.append(f"That is MORE DISK THAN IS FREE. Ways out: {', '.join(ways)}.")
-    return "\n".join(lines)
-
-
-def _share_disk(one: Path, other: Path) -> bool:
-    devices = []
-    for folder in (one, other):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        devices.append(there.stat().st_dev)
-    return devices[0] == devices[1]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +16,16 @@ from builders import ledger as status
 from builders import output, small
 from builders import report as tell
 from builders.inspection import Inspection, SmallFile, good, inspect_archive, try_inspect
-from builders.layers import LayerRows
+from builders.layers import SOURCE, LayerRows
 from builders.quarantine import Quarantined, write_quarantine
 from builders.run import Run
 from builders.sources import official
 from builders.sources.archive import ArchiveIndex, index_archive
+from builders.sources.passed import PassedArchive
 from builders.sources.tables import Sentiment, SplitList, Texts
 from t4sa_data.catalog import CONFIGS, IMAGE_LAYERS, SPLITS, published_count
+from t4sa_data.errors import InputMissing
 from t4sa_data.schema import make_key
-from t4sa_data.shards import RangeReader
 
 SAMPLED_IMAGES = 24
 """Images decoded to tell how long the rest will take."""
@@ -38,7 +40,7 @@ def image_layers(
 
     Args:
         run: gets the counts, the ledger's rows and the archives' sha256.
-        raw: the inputs; its `images` is there.
+        raw: the inputs; its `images` is there, or has passed by.
         sentiment: the TSV.
         texts: the CSV, or None.
         wanted: the configs to build; further archives are looked at, and small pictures made, where one needs them.
@@ -47,11 +49,9 @@ def image_layers(
         ArchiveError, TableError, InputMissing: what is wrong with an input, and where.
         StrictFailure: `--strict`, and this is not the published dataset.
     """
-    assert raw.images is not None
     with run.timed("index"):
-        run.say(f"Walking {raw.images.name} ({raw.images.stat().st_size / 1e9:.2f} GB)")
         further = raw.further if {"t4sa", "t4sa-unique"} & set(wanted) else ()
-        indices = [index_archive(path, run.state) for path in (raw.images, *further)]
+        indices = [_index_first(run, raw), *(index_archive(path, run.state) for path in further)]
         run.report.checks["other files in the archives"] = sum(len(index.others) for index in indices)
     lists = official.read_lists(raw, indices[0])
     candidates = _candidates(run, raw, indices, lists, sentiment)
@@ -66,18 +66,57 @@ def image_layers(
         made = make.image_layers(candidates.filter(which), inspected.filter(which), sentiment, texts, unique)
     listed = {split: len(one.tweet_id) for split, one in lists.items() if split in run.config.splits}
     listed = listed if run.config.limit is None else {}
-    quarantined = {s: [row.key for row in bad if row.split == s and row.archive == raw.images.name] for s in lists}
+    quarantined = {s: [row.key for row in bad if row.split == s and row.archive == indices[0].name] for s in lists}
     originals = {layer.name: layer for layer in made if layer.name != small.LAYER}
     run.report.checks |= tell.image_checks(originals, inspected, sentiment)
-    further_bad = sum(row.archive != raw.images.name for row in bad)
+    further_bad = sum(row.archive != indices[0].name for row in bad)
     run.report.checks["images of further archives that do not decode"] = further_bad
     run.report.checks["blank lines in the lists"] = sum(one.num_blank for one in lists.values())
-    archives = {True: seen.files, False: tuple(index.path for index in indices)}
-    made = [replace(layer, archives=archives[layer.name == small.LAYER]) for layer in made]
+    made = [replace(one, archives=seen.files) if one.name == small.LAYER else _placed(one, indices) for one in made]
     return [
         replace(layer, listed=listed, quarantined=quarantined) if layer.name in ("b-t4sa", small.LAYER) else layer
         for layer in made
     ]
+
+
+def _index_first(run: Run, raw: official.Raw) -> ArchiveIndex:
+    """Where the images of the official archive are."""
+    if raw.passed is not None:
+        _require_passed(raw.passed, run.config.splits)
+        return raw.passed.index()
+    assert raw.images is not None
+    run.say(f"Walking {raw.images.name} ({raw.images.stat().st_size / 1e9:.2f} GB)")
+    return index_archive(raw.images, run.state)
+
+
+def _require_passed(passed: PassedArchive, splits: Sequence[str]) -> None:
+    """Raise `InputMissing` where what is needed of an archive that passed by was not kept."""
+    if passed.is_cleared or set(splits) - set(passed.wanted.splits):
+        raise InputMissing(
+            "the image archive has passed by, and what this needs of it was not kept",
+            expected=f"splits {', '.join(splits)}",
+            got="nothing any more" if passed.is_cleared else f"splits {', '.join(passed.wanted.splits)}",
+            where=passed.folder,
+            hint="`t4sa get` with the same choices lets it pass again; or fetch it: `t4sa download b-t4sa`.",
+        )
+
+
+def _placed(layer: LayerRows, indices: Sequence[ArchiveIndex]) -> LayerRows:
+    """A layer of originals with its files: the archives, or what was kept of one that passed by, whose further
+    archives then follow it."""
+    files: list[Path] = []
+    assert layer.source is not None
+    archive, offset = (layer.source[name].to_numpy() for name in ("archive", "offset"))
+    number, place = np.zeros(len(archive), np.int64), np.array(offset)
+    for i, index in enumerate(indices):
+        mine = archive == i
+        number[mine] = len(files)
+        if index.kept is not None:
+            found, place[mine] = index.kept.locate(offset[mine])
+            number[mine] += found
+        files += [index.path] if index.kept is None else index.kept.files
+    source = pa.table([number, place, layer.source["length"]], names=list(SOURCE))
+    return replace(layer, source=source, archives=tuple(files))
 
 
 def _candidates(
@@ -110,6 +149,9 @@ def _announce(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, w
     """
     num_bytes = int(candidates["length"].to_numpy().sum())
     formats = () if run.config.in_place else run.config.formats
+    if indices[0].kept is not None:  # it was inspected as it passed; the room for small pictures is taken
+        run.say(f"{candidates.num_rows:,} images of {indices[0].name} were seen as it passed")
+        return
     start = time.perf_counter()
     small_bytes = _try_some(run, indices, candidates, small.LAYER in wanted)
     per_image = (time.perf_counter() - start) / max(1, min(SAMPLED_IMAGES, candidates.num_rows))
@@ -132,9 +174,7 @@ def _try_some(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, w
     sampled = candidates.take(np.arange(0, candidates.num_rows, step)[:SAMPLED_IMAGES]).to_pylist()
     smalls, num_small = SmallFile(), 0
     for row in sampled:
-        path = indices[row["archive"]].path
-        with RangeReader(path.parent) as reader:
-            data = reader.read(path.name, row["offset"], row["length"])
+        data = indices[row["archive"]].read(row["offset"], row["length"])
         _, picture = try_inspect(data, run.config.max_pixels)
         if with_small and row["archive"] == 0:
             smalls.add(picture)
@@ -151,6 +191,10 @@ def _inspect(run: Run, indices: Sequence[ArchiveIndex], candidates: pa.Table, wa
         bar = run.bar("inspect", candidates.num_rows)
         for i, index in enumerate(indices):
             mine = candidates.filter(pa.array(number == i)).sort_by("offset")
+            if index.kept is not None:
+                seen.append(PassedArchive(index.path).inspection(mine["offset"].to_numpy()))
+                bar.update(mine.num_rows)
+                continue
             seen.append(
                 inspect_archive(
                     index.path,
@@ -187,14 +231,14 @@ def _quarantine(
                 reason=seen["reason"],
                 detail=seen["detail"],
                 sha256=seen["sha256"].hex(),
-                archive=indices[candidate["archive"]].path.name,
+                archive=indices[candidate["archive"]].name,
                 offset=candidate["offset"],
                 length=candidate["length"],
             )
         )
         run.ledger.drop("image", pa.array([key]), status.QUARANTINED + seen["reason"])
     if not run.config.in_place:
-        write_quarantine(run.config.out, rows, {index.path.name: index.path for index in indices})
+        write_quarantine(run.config.out, rows, {index.name: index for index in indices})
     run.report.quarantined = [{"key": row.key, "reason": row.reason, "detail": row.detail} for row in rows]
     return rows
 

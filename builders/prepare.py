@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from builders.layers import LayerRows
 from builders.ledger import IMAGES
 from builders.run import PrepareConfig, Run, Silent
 from builders.sources import official
+from builders.sources.passed import PassedArchive
 from builders.sources.tables import Sentiment, Texts, read_sentiment, read_texts
 from builders.state import State, fingerprint, stamp
 from t4sa_data import release
@@ -66,16 +68,14 @@ def prepare(
         OutputError: the output folder cannot be used (foreign files, locked, no space).
         StrictFailure: `strict`, and this is not the published dataset.
     """
-    raw = official.discover(config.raw, further=config.images, unique_list=config.unique_list, removals=config.removals)
-    wanted = official.choose_configs(raw, config.configs, text=config.text, formats=config.formats)
+    raw, wanted = _choose(config)
     if config.in_place and small.LAYER in config.configs:
         raise ConfigUnavailable(
             "small pictures are made, not found in the archive: there are none in place", got=small.LAYER,
             where=raw.folder, hint=CONFIGS[small.LAYER].needs,
         )  # fmt: skip
-    out = raw.folder if config.in_place else config.out
-    build = (out / FOLDERS["in-place"] if config.in_place else out) / output.BUILD
-    state = State(build / "state")
+    state = State(_state_folder(config))
+    out = config.raw if config.in_place else config.out
     bar = bar or (lambda _title, _total: Silent())
     with state.locked(), Local(config.workers) as engine:
         run = Run(config=config, out=out, state=state, engine=engine, say=say, bar=bar)
@@ -95,6 +95,30 @@ def prepare(
         state.save("done", key, _digests(run))
         clear_small(state)
         return Outcome(manifests=manifests, report=run.report, seconds=run.seconds)
+
+
+def _choose(config: PrepareConfig) -> tuple[official.Raw, list[str]]:
+    """The inputs, and the configs to build of them."""
+    raw = official.discover(config.raw, further=config.images, unique_list=config.unique_list, removals=config.removals)
+    return raw, official.choose_configs(raw, config.configs, text=config.text, formats=config.formats)
+
+
+def _state_folder(config: PrepareConfig) -> Path:
+    out = config.raw / FOLDERS["in-place"] if config.in_place else config.out
+    return out / output.BUILD / "state"
+
+
+def stands(config: PrepareConfig) -> bool:
+    """Whether `prepare` would find nothing to do.
+
+    Raises:
+        InputMissing, ConfigUnavailable, UnknownConfig: as `prepare`.
+    """
+    raw, wanted = _choose(config)
+    state = State(_state_folder(config))
+    out = config.raw if config.in_place else config.out
+    run = Run(config=config, out=out, state=state, engine=Local(1), say=lambda _: None, bar=lambda _t, _n: Silent())
+    return _unchanged(run, _fingerprint(config, raw, wanted)) is not None
 
 
 def _fingerprint(config: PrepareConfig, raw: official.Raw, wanted: Sequence[str]) -> str:
@@ -227,22 +251,16 @@ def _finish_report(
 
 def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]:
     """What a layer was made from; only the inputs and settings that bear on it, so that equal layers say the same."""
-    lists = list(raw.lists.values())
-    text = [raw.text] if run.config.text == "full" else []
-    images = [raw.images, *lists, raw.sentiment, *text]
-    inputs = {
-        "b-t4sa": images,
-        small.LAYER: images,
-        "unique": [*images, *raw.further, raw.unique_list],
-        "duplicates": [*images, *raw.further, raw.unique_list],
-        "t4sa-text": [raw.sentiment, *text],
-        "raw-text": [raw.text],
-    }[layer.name]
-    named = []
-    for path in (path for path in [*inputs, raw.removals] if path is not None):
-        if path not in run.sha256:
-            run.sha256[path] = sha256_file(path)
-        named.append({"name": path.name, "bytes": path.stat().st_size, "sha256": run.sha256[path]})
+    archive = raw.passed or raw.images
+    tables = [raw.sentiment, *([raw.text] if run.config.text == "full" else [])]
+    given: list[Path | PassedArchive | None] = [archive, *raw.lists.values(), *tables]
+    if layer.name in ("unique", "duplicates"):
+        given += [*raw.further, raw.unique_list]
+    elif layer.name == "t4sa-text":
+        given = [*tables]
+    elif layer.name == "raw-text":
+        given = [raw.text]
+    named = [_as_input(run, one) for one in [*given, raw.removals] if one is not None]
     chosen = ("text", "limit", "shard_bytes")
     settings = {
         name: value for name, value in run.config.settings().items() if layer.source is not None or name in chosen
@@ -250,6 +268,14 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
     settings |= {} if layer.name in ("unique", "duplicates") else {"unique_list": False}
     settings |= {"small": small.settings()} if layer.name == small.LAYER else {}
     return {"inputs": named, "settings": settings, "fingerprint": fingerprint(PREPARE_VERSION, named, settings)}
+
+
+def _as_input(run: Run, one: Path | PassedArchive) -> dict[str, Any]:
+    if isinstance(one, PassedArchive):
+        return one.as_input()
+    if one not in run.sha256:
+        run.sha256[one] = sha256_file(one)
+    return {"name": one.name, "bytes": one.stat().st_size, "sha256": run.sha256[one]}
 
 
 def _write(run: Run, layers: Sequence[LayerRows]) -> dict[str, Manifest]:
@@ -289,7 +315,7 @@ def _write_build_notes(run: Run) -> None:
 
 def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
     """`--in-place`: the sample table over the official archive, and nothing copied."""
-    if raw.images is None or raw.sentiment is None:
+    if raw.images is None or raw.sentiment is None:  # an archive that only passed by lies nowhere
         raise InputMissing(
             "an in-place release needs images and the TSV", where=raw.folder, hint=CONFIGS["b-t4sa"].needs
         )

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from builders.sources.archive import ArchiveIndex
 from t4sa_data.errors import SourceChanged
 from t4sa_data.files import write_bytes
-from t4sa_data.shards import RangeReader
 
 FOLDER = "quarantine"
 ROWS = "quarantine.jsonl"
@@ -34,7 +34,7 @@ class Quarantined:
     length: int
 
 
-def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[str, Path]) -> None:
+def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[str, ArchiveIndex]) -> None:
     """Write `out/quarantine/`: `quarantine.jsonl`, and `<key>.jpg` for each. What an earlier build wrote there goes.
 
     At every moment the rows name all images that are there, so that a later run knows its own files.
@@ -42,7 +42,7 @@ def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[s
     Args:
         out: DIR.
         rows: the quarantined images.
-        archives: path by archive name.
+        archives: by file name.
 
     Raises:
         SourceChanged: an image is not what inspection saw.
@@ -55,13 +55,12 @@ def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[s
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in ordered)
     write_bytes(folder / ROWS, lines.encode())
     for row in ordered:
-        with RangeReader(archives[row.archive].parent) as reader:
-            data = reader.read(row.archive, row.offset, row.length)
+        data = archives[row.archive].read(row.offset, row.length)
         if hashlib.sha256(data).hexdigest() != row.sha256:
             raise SourceChanged(
                 "an image changed between two passes",
                 got=row.key,
-                where=f"{archives[row.archive]}, byte {row.offset}",
+                where=f"{archives[row.archive].path}, byte {row.offset}",
                 hint="Leave the archive alone while it is read, or check its disk; then run again.",
             )
         write_bytes(folder / _name(row.key), data)

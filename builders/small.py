@@ -18,6 +18,8 @@ MOST_PX = 65_500
 """Longest side that libjpeg encodes (JPEG_MAX_DIMENSION)."""
 QUALITY = 85
 """Chosen by measurement: `benchmarks/small_quality.py`, figures in benchmarks/RESULTS.md."""
+SHARE = 0.19
+"""Bytes of a small picture for each of its original, about; from the same measurement."""
 SUBSAMPLING = "4:2:0"
 """What nearly every original has, so that nothing is left to gain by more."""
 

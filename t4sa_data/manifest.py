@@ -70,7 +70,8 @@ class LayerEntry:
     content_digest: str
     """sha256 over the canonical rows in release order: equal under any toolchain and format."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """`inputs`: [{name, bytes, sha256}], `settings`: what was chosen, `fingerprint`: sha256 of both."""
+    """`inputs`: [{name, bytes, sha256}] (of an archive that only passed by, sha256 null and `members_sha256`),
+    `settings`: what was chosen, `fingerprint`: sha256 of both."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +26,7 @@ from builders import output, quarantine
 from builders.engine import ATTEMPTS, Local
 from builders.ledger import LEDGER_NAME, Ledger
 from builders.quarantine import FOLDER, ROWS, Quarantined, own_files, write_quarantine
+from builders.sources.archive import ArchiveIndex
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
 from t4sa_data.errors import BadImage, ForeignFiles, MalformedRow, OutputLocked, SourceChanged, WorkerDied
 
@@ -248,7 +250,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_quarantine_keeps_bytes_and_reason_and_forgets_what_is_mended(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"..oneTWOthree")
-    archives, folder = {"x.tar": tmp_path / "x.tar"}, tmp_path / FOLDER
+    archives, folder = {"x.tar": index_of(tmp_path / "x.tar")}, tmp_path / FOLDER
     rows = [quarantined("7-2", b"TWO", 5), quarantined("7-1", b"one", 2), quarantined("9-1", b"", 13)]
     write_quarantine(tmp_path, rows, archives)
     written = contents(folder)
@@ -266,6 +268,12 @@ def test_quarantine_keeps_bytes_and_reason_and_forgets_what_is_mended(tmp_path: 
         write_quarantine(tmp_path, [replace(rows[0], sha256=rows[1].sha256)], archives)
 
 
+def index_of(path: Path) -> ArchiveIndex:
+    """Of an archive whose members nobody asks for."""
+    none = np.zeros(0, np.int64)
+    return ArchiveIndex(path=path, name=path.name, tweet_id=none, image_index=none, offset=none, length=none)
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
@@ -276,7 +284,7 @@ def test_quarantine_cut_off_anywhere_knows_its_own_files(
 ) -> None:
     """From two images to two others: after any write the next run takes the folder for ours, and ends alike."""
     (tmp_path / "x.tar").write_bytes(b"..oneTWOthree")
-    archives, state = {"x.tar": tmp_path / "x.tar"}, State(tmp_path / "build/state")
+    archives, state = {"x.tar": index_of(tmp_path / "x.tar")}, State(tmp_path / "build/state")
     one, two, three = quarantined("7-1", b"one", 2), quarantined("7-2", b"TWO", 5), quarantined("8-1", b"three", 8)
     write_quarantine(tmp_path / "whole", [two, three], archives)
     write_quarantine(tmp_path, [one, two], archives)

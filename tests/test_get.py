@@ -124,6 +124,54 @@ def test_it_says_what_it_takes_and_asks(site: OfficialSite, tmp_path: Path, monk
     assert "MORE DISK" not in output and "t4sa-inplace" in output and "100.0 GB free" in output
 
 
+def ways_of(output: str) -> dict[str, str]:
+    """The table of ways: options -> the rest of the line."""
+    lines = output.split("Ways to a release:\n")[1].split("\n\n")[0].splitlines()[1:]
+    return dict(line.split("  ", 1) for line in lines)
+
+
+def test_the_cheapest_way_that_fits_is_proposed(site: OfficialSite, monkeypatch) -> None:
+    monkeypatch.setattr(credentials, "can_prompt", lambda: True)
+    room = {"free": 200_000_000_000}
+    monkeypatch.setattr(listing, "free_bytes", lambda _folder: room["free"])
+    _, output = get(typed="n\n")
+    ways = ways_of(output)
+    small, in_place, one, both = ways
+    assert (small, in_place) == ("--configs b-t4sa-256 --formats wds", "--in-place")
+    assert (one, both) == ("--formats parquet", "--formats parquet,wds")
+    assert all("63.5 GB" in rest and rest.endswith("fits") for rest in ways.values())
+    assert "12.0 GB" in ways[small] and "63.0 GB" in ways[in_place] and "126.0 GB" in ways[one]
+    assert f"The cheapest that fits: t4sa get {small}" in output
+    for free, num in ((130_000_000_000, 3), (70_000_000_000, 2), (30_000_000_000, 1), (9_000_000_000, 0)):
+        room["free"] = free
+        _, output = get(typed="n\n")
+        assert sum(rest.endswith("fits") for rest in ways_of(output).values()) == num
+        assert ("None of them fits" in output) == (num == 0) and "MORE DISK" in output
+    _, output = get("--split", "test", "--configs", "b-t4sa-256", typed="n\n")
+    assert "pass by" in output and "small pictures stay: 1.8 GB" in output and "--split test" in output
+    _, output = get("--split", "test", "--configs", "t4sa-text", typed="n\n")
+    assert "about 488.0 MB" in output and "63.5 GB" not in output.split("Ways")[0]
+    assert site.log == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--configs", "t4sa"], ["--configs", "b-t4sa-256", "--in-place"], ["--configs", "none"]]
+)
+def test_what_the_site_does_not_give_is_refused_before_it_is_asked(site: OfficialSite, options: list[str]) -> None:
+    status, output = get("--yes", *options)
+    assert status in (1, 2) and output.count("error: ") == 1 and site.log == []
+
+
+def test_texts_alone_and_an_archive_that_is_here(site: OfficialSite, official: Path, tmp_path: Path) -> None:
+    status, output = get("--yes", "--workers", 1, "--configs", "t4sa-text")
+    assert status == 0 and not any(NAMES[0] in request.path for request in site.log), output
+    raw = tmp_path / "home" / "raw"
+    (raw / NAMES[0]).write_bytes((official / NAMES[0]).read_bytes())
+    status, output = get("--yes", "--workers", 1, "--configs", "b-t4sa-256", "--out", tmp_path / "small")
+    assert status == 0 and not any(NAMES[0] in request.path for request in site.log), output
+    assert load_manifest(tmp_path / "small/t4sa-wds").layers.keys() == {"b-t4sa-256"}
+
+
 def test_in_place_and_other_folders(site: OfficialSite, tmp_path: Path) -> None:
     raw, out = tmp_path / "some where", tmp_path / "out"
     status, output = get("--yes", "--to", raw, "--in-place", "--base-url", site.url)

@@ -33,7 +33,7 @@ from t4sa_data.shards import (
     write_table,
 )
 from t4sa_data.shards import parquet as parquet_module
-from t4sa_data.shards.tar import BLOCK, END_MARK, MEMBERS, _plain_file, padded
+from t4sa_data.shards.tar import BLOCK, END_MARK, MEMBERS, padded, plain_file
 from t4sa_data.testing.releases import record_table
 
 SAMPLES = make_samples(12, seed=5)
@@ -98,7 +98,7 @@ def test_the_quick_reading_of_a_header_is_that_of_tarfile(
     if is_valid:
         header[148:156] = b" " * 8
         header[148:156] = b"%06o\0 " % sum(header)
-    found = _plain_file(bytes(header))
+    found = plain_file(bytes(header))
     if not changes:
         assert found == (name, length)
     if found is not None:

@@ -14,6 +14,7 @@ from builders import ledger as status
 from builders.keys import Ints, Packed, find, pack
 from builders.ledger import Ledger
 from builders.sources.archive import ArchiveIndex
+from builders.sources.passed import SUFFIX, PassedArchive
 from builders.sources.tables import Sentiment, SplitList, parse_id, parse_image_key, read_lines, read_split_list
 from t4sa_data.catalog import CONFIGS, OFFICIAL_LISTS, PACKAGES, SPLITS
 from t4sa_data.errors import ConfigUnavailable, ConflictingRows, InputMissing, UnknownConfig
@@ -45,6 +46,7 @@ class Raw:
 
     folder: Path
     images: Path | None
+    """The archive, where it lies here."""
     sentiment: Path | None
     text: Path | None
     lists: Mapping[str, Path]
@@ -53,12 +55,15 @@ class Raw:
     """Further image archives, layout as the official one (assumed: none was ever seen)."""
     unique_list: Path | None = None
     removals: Path | None = None
+    passed: PassedArchive | None = None
+    """What it left where it does not lie here but has passed by."""
 
     @property
     def files(self) -> list[Path]:
         """Every input, the archives first."""
         given = [
             self.images,
+            self.passed.done_path if self.passed else None,
             *self.further,
             *self.lists.values(),
             self.sentiment,
@@ -93,6 +98,7 @@ def discover(
         return path if path.is_file() else None
 
     lists = {name: folder / name for name in OFFICIAL_LISTS.values() if (folder / name).is_file()}
+    passed = PassedArchive(folder / f"{IMAGES_NAME}{SUFFIX}")
     raw = Raw(
         folder=folder,
         images=there(IMAGES_NAME),
@@ -102,8 +108,9 @@ def discover(
         further=tuple(further),
         unique_list=unique_list,
         removals=removals,
+        passed=passed if passed.is_done and not there(IMAGES_NAME) else None,
     )
-    if not (raw.images or raw.sentiment or raw.text):
+    if not (raw.images or raw.passed or raw.sentiment or raw.text):
         raise InputMissing(
             "no official package here",
             expected=f"{IMAGES_NAME}, {SENTIMENT_NAME}, {TEXT_NAME}",
@@ -121,13 +128,15 @@ def choose_configs(raw: Raw, asked: Sequence[str] | None, *, text: str, formats:
         UnknownConfig: no such config.
         ConfigUnavailable: one that was asked for cannot be built from these inputs.
     """
+    has_originals = raw.passed.wanted.originals if raw.passed else raw.images is not None
+    has_small = raw.passed.wanted.small if raw.passed else raw.images is not None
     possible = {
-        "b-t4sa": raw.images and raw.sentiment,
-        "t4sa-unique": raw.images and raw.sentiment and raw.further,
-        "t4sa": raw.images and raw.sentiment and raw.further,
+        "b-t4sa": has_originals and raw.sentiment,
+        "t4sa-unique": has_originals and raw.sentiment and raw.further,
+        "t4sa": has_originals and raw.sentiment and raw.further,
         "raw-text": raw.text and text == "full" and "parquet" in formats,
         "t4sa-text": raw.sentiment and "parquet" in formats,
-        "b-t4sa-256": raw.images and raw.sentiment,
+        "b-t4sa-256": has_small and raw.sentiment,
     }
     for name in asked or ():
         if name not in CONFIGS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from t4sa_data import catalog
@@ -323,13 +323,13 @@ def _license_and_citation() -> list[str]:
 
 def _provenance(manifest: Manifest) -> list[str]:
     inputs = {
-        (item["name"], item["bytes"], item["sha256"])
+        (item["name"], item["bytes"], _sum_of(item))
         for layer in manifest.layers.values()
         for item in layer.provenance.get("inputs", ())
     }
     layers = [(f"`{name}`", f"`{layer.content_digest}`") for name, layer in manifest.layers.items()]
     tools = ", ".join(f"{name} {number}" for name, number in sorted(manifest.toolchain.items()))
-    table = _table(("input", "bytes", "sha256"), [(f"`{n}`", f"{b:,}", f"`{s}`") for n, b, s in sorted(inputs)])
+    table = _table(("input", "bytes", "sha256"), [(f"`{n}`", f"{b:,}", s) for n, b, s in sorted(inputs)])
     return [
         f"Content digest `{manifest.content_digest}`: sha256 over the rows, equal for equal content in any format.",
         _table(("layer", "content digest"), layers),
@@ -337,6 +337,13 @@ def _provenance(manifest: Manifest) -> list[str]:
         *[f"Settings of `{name}`: {_settings(layer.provenance)}." for name, layer in manifest.layers.items()],
         f"Toolchain: {tools}. Sizes and sha256 of all files stand in `manifest.json`.",
     ]
+
+
+def _sum_of(item: Mapping[str, Any]) -> str:
+    """A file's sha256; of an archive that was read once and never stored, that of its members."""
+    if item["sha256"] is None:
+        return f"of its members `{item['members_sha256']}`"
+    return f"`{item['sha256']}`"
 
 
 def _settings(provenance: Any) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from t4sa_data import catalog, credentials, places
 from t4sa_data.catalog import Package
@@ -26,7 +27,7 @@ from t4sa_data.errors import ArchiveError, DownloadError, OutputLocked, UnknownP
 from t4sa_data.files import TEMPORARY, explain_os_errors, sha256_file
 from t4sa_data.origins import origin_of
 
-__all__ = ["Downloaded", "Limits", "Site", "download", "plan"]
+__all__ = ["Downloaded", "Limits", "Site", "download", "plan", "site_of"]
 
 MAX_FILES = 2
 """Files at a time, one connection each: the site is a university's."""
@@ -108,18 +109,13 @@ def download(
     """
     wanted = plan(packages)
     folder = Path(to) if to is not None else places.raw_folder()
-    base_url = base_url or os.environ.get(credentials.BASE_URL_VARIABLE)
     sites = _Sites(
         base_url,
-        lambda url: Site(
-            url,
-            auth=auth,
-            user=user,
-            allow_insecure_http=allow_insecure_http,
-            interactive=interactive,
-            limits=limits,
-            takes_credentials=base_url is not None or origin_of(url) == origin_of(catalog.DATASET_URL),
-        ),
+        auth=auth,
+        user=user,
+        allow_insecure_http=allow_insecure_http,
+        interactive=interactive,
+        limits=limits,
     )
     stop = threading.Event()
     with locked(folder):
@@ -144,18 +140,28 @@ def download(
                 sites.abort()
 
 
+def site_of(
+    package: Package, *, base_url: str | None = None, user: str | None = None, allow_insecure_http: bool = False
+) -> tuple[Site, str]:
+    """Site and URL of a package, for those who read it without storing it; arguments as for `download`."""
+    return _Sites(base_url, user=user, allow_insecure_http=allow_insecure_http).of(package)
+
+
 class _Sites:
     """The site of each package: one for all with a base URL, else one per folder of the packages' own URLs."""
 
-    def __init__(self, base_url: str | None, make: Callable[[str], Site]) -> None:
-        self._base_url, self._make = base_url, make
+    def __init__(self, base_url: str | None, **options: Any) -> None:
+        self._base_url = base_url or os.environ.get(credentials.BASE_URL_VARIABLE)
+        self._options = options
         self._made: dict[str, Site] = {}
 
     def of(self, package: Package) -> tuple[Site, str]:
         """Site and URL of a package."""
         folder = self._base_url or package.url.rpartition("/")[0]
         if folder not in self._made:
-            self._made[folder] = self._make(folder)
+            is_official = origin_of(folder) == origin_of(catalog.DATASET_URL)
+            takes_credentials = self._base_url is not None or is_official
+            self._made[folder] = Site(folder, takes_credentials=takes_credentials, **self._options)
         site = self._made[folder]
         return site, site.url(package.filename)
 

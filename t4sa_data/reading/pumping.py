@@ -6,7 +6,8 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import requests
 import urllib3
@@ -14,6 +15,8 @@ import urllib3
 from t4sa_data.downloading.replies import TRANSIENT, jitter
 from t4sa_data.errors import HubUnreachable, ServerFault
 from t4sa_data.reading.transport import Body, Fault, RemoteFile, Transport, ignores_ranges, replaced
+
+T = TypeVar("T")
 
 PIECE_BYTES = 1 << 18
 SKIP_BYTES = 16 << 20
@@ -94,12 +97,27 @@ class Pump:
         Raises:
             ServerFault, Stopped, T4SAError: as `pieces`; the file has more than `most_bytes`.
         """
-        file, rng = RemoteFile(path, -1, ""), random.Random()
+        file = RemoteFile(path, -1, "")
+
+        def once() -> bytes:
+            with self.transport.open(file, 0, None, None) as body:
+                return _whole(body, most_bytes)
+
+        return self.again(file, once)
+
+    def again(self, file: RemoteFile, once: Callable[[], T]) -> T:
+        """What `once` gives, which is called again after each fault.
+
+        Raises:
+            ServerFault: too many faults in a row.
+            Stopped: `stop` was set.
+            T4SAError: access, or the file, is refused.
+        """
+        rng = random.Random()
         for faults in itertools.count(1):
             wait: float | None = None
             try:
-                with self.transport.open(file, 0, None, None) as body:
-                    return _whole(body, most_bytes)
+                return once()
             except Fault as error:
                 why, wait = str(error), error.wait_seconds
             except HubUnreachable as error:

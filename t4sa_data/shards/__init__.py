@@ -3,10 +3,11 @@
 from t4sa_data.shards.parquet import ParquetShardWriter, image_spans, open_writer, write_table
 from t4sa_data.shards.sidecars import layer_sidecars, tar_index
 from t4sa_data.shards.table import TABLE_NAME, RangeReader, read_table
-from t4sa_data.shards.tar import GrowingWalk, Member, TarShardWriter, samples, ustar_header, walk
+from t4sa_data.shards.tar import Forward, GrowingWalk, Member, TarShardWriter, samples, ustar_header, walk, walk_on
 
 __all__ = [
     "TABLE_NAME",
+    "Forward",
     "GrowingWalk",
     "Member",
     "ParquetShardWriter",
@@ -20,5 +21,6 @@ __all__ = [
     "tar_index",
     "ustar_header",
     "walk",
+    "walk_on",
     "write_table",
 ]

@@ -73,6 +73,7 @@ def image_layers(
     run.report.checks["images of further archives that do not decode"] = further_bad
     run.report.checks["blank lines in the lists"] = sum(one.num_blank for one in lists.values())
     made = [replace(one, archives=seen.files) if one.name == small.LAYER else _placed(one, indices) for one in made]
+    made = [replace(one, gives_back=indices[0].kept is not None) for one in made]
     return [
         replace(layer, listed=listed, quarantined=quarantined) if layer.name in ("b-t4sa", small.LAYER) else layer
         for layer in made

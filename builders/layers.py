@@ -36,6 +36,8 @@ class LayerRows:
     """Columns `SOURCE`, row for row; None for a text layer."""
     archives: tuple[Path, ...] = ()
     """Files that `source` counts in its column `archive`."""
+    gives_back: bool = False
+    """They are cut while the layer is written (`givingback`)."""
     file: Path | None = None
     """Arrow file of both, which workers map; see `store`."""
     listed: dict[str, int] = field(default_factory=dict)

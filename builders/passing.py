@@ -29,6 +29,7 @@ from t4sa_data.catalog import OFFICIAL_LISTS, SPLITS
 from t4sa_data.errors import ConflictingRows, DiskSpaceError, InputMissing, OutputError
 from t4sa_data.files import sweep_temporary, write_bytes
 from t4sa_data.pixels import DECODE_SECONDS, MAX_PIXELS
+from t4sa_data.plan import release_order
 from t4sa_data.reading.passing import PassingFile
 from t4sa_data.release import toolchain
 from t4sa_data.shards import Forward, Member, walk_on
@@ -276,19 +277,19 @@ def _packed(name: ImageName) -> int:
 
 
 def _write_piece(piece: Piece, entries: list[_Entry]) -> None:
-    """Write a piece; its note comes last and vouches for the others."""
-    rows, data = [], []
+    """Write a piece; its note comes last and vouches for the others. Images stand in descending release order: what
+    is written into shards first stands last, and can be cut off (`givingback`)."""
+    rows, data, num_bytes = [], [], 0
     told: dict[str, list[tuple[str, int, int, str]]] = {"list": [], "other": []}
-    num_bytes = 0
-    for member, what, sha256, image in entries:
-        if isinstance(what, ImageName):
-            rows.append((*what, member.offset, member.length, sha256, None if image is None else num_bytes))
-            if image is not None:
-                data.append(image)
-                num_bytes += len(image)
-        else:
+    for member, what, sha256, _ in entries:
+        if not isinstance(what, ImageName):
             name = base_name(member) if what == "list" else member.name
             told[what].append((name, member.offset, member.length, sha256.hex()))
+    for what, member, sha256, image in _descending(entries):
+        rows.append((*what, member.offset, member.length, sha256, None if image is None else num_bytes))
+        if image is not None:
+            data.append(image)
+            num_bytes += len(image)
     for old in ("seen.arrow", "jpgs", "piece"):  # of a piece of this number that ended elsewhere
         piece.path(old).unlink(missing_ok=True)
     if data:
@@ -298,6 +299,15 @@ def _write_piece(piece: Piece, entries: list[_Entry]) -> None:
     write_arrow(piece.path("members.arrow"), MEMBERS, [pa.table(arrays, schema=MEMBERS)])
     note = {"last": asdict(entries[-1].member), "num_kept": len(data), "lists": told["list"], "others": told["other"]}
     write_bytes(piece.path("json"), json.dumps(note).encode())
+
+
+def _descending(entries: list[_Entry]) -> list[tuple[ImageName, Member, bytes, bytes | None]]:
+    """The images, the last in release order first."""
+    images = [(e.what, e.member, e.sha256, e.data) for e in entries if isinstance(e.what, ImageName)]
+    names = [name for name, *_ in images]
+    tweet_id = np.array([name.tweet_id for name in names], np.int64)
+    order = release_order(tweet_id, np.array([name.image_index for name in names], np.int8))
+    return [images[i] for i in order[::-1]]
 
 
 def inspect_piece(task: Task) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from builders import givingback, output, small, write
 from builders import layers as make
 from builders import ledger as status
-from builders import output, small, write
 from builders import report as tell
 from builders.engine import Local
 from builders.images import image_layers
@@ -283,17 +283,20 @@ def _write(run: Run, layers: Sequence[LayerRows]) -> dict[str, Manifest]:
     config, state, out = run.config, run.state, run.config.out
     with run.timed("plan"):
         jobs = write.plan_jobs(layers, out, config.formats, config.shard_bytes, state)
-        needed = output.bytes_needed(jobs)
+        needed = output.bytes_needed(jobs) - givingback.bytes_given_back(jobs, out, config.workers)
         free = output.require_space(out, needed, len(config.formats))
         run.say(f"Writing {len(jobs)} shards: {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free")
         output.claim(out, jobs, {layer.name: layer.source is not None for layer in layers}, state)
     with run.timed("write"):
-        bar = run.bar("write", sum(job.task.num_rows for job in jobs))
-        written = write.write_jobs(jobs, engine=run.engine, progress=bar.update)
+        todo = givingback.in_order([job for job in jobs if not write.is_done(job)])
+        num_rows, num_left = (sum(job.task.num_rows for job in some) for some in (jobs, todo))
+        bar = run.bar("write", num_rows)
+        bar.update(num_rows - num_left)
+        write.write_jobs(todo, engine=run.engine, progress=bar.update, on_done=givingback.GivingBack(todo).done)
         bar.close()
     output.sweep(out)  # what a worker left that was killed while the others went on
     with run.timed("seal"):
-        finished = write.as_layers(layers, jobs, written)
+        finished = write.as_layers(layers, jobs)
         manifests = {}
         for fmt in config.formats:
             if fmt == "parquet" or any(layer.source is not None for layer in layers):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builders.sources.archive import ArchiveIndex
 from t4sa_data.errors import SourceChanged
-from t4sa_data.files import write_bytes
+from t4sa_data.files import sha256_file, write_bytes
 
 FOLDER = "quarantine"
 ROWS = "quarantine.jsonl"
@@ -55,6 +55,8 @@ def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[s
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in ordered)
     write_bytes(folder / ROWS, lines.encode())
     for row in ordered:
+        if _is_kept(folder / _name(row.key), row):
+            continue
         data = archives[row.archive].read(row.offset, row.length)
         if hashlib.sha256(data).hexdigest() != row.sha256:
             raise SourceChanged(
@@ -64,6 +66,11 @@ def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[s
                 hint="Leave the archive alone while it is read, or check its disk; then run again.",
             )
         write_bytes(folder / _name(row.key), data)
+
+
+def _is_kept(path: Path, row: Quarantined) -> bool:
+    """Whether an image is here already: where it came from, it may be gone."""
+    return path.is_file() and path.stat().st_size == row.length and sha256_file(path) == row.sha256
 
 
 def own_files(out: Path) -> set[str]:

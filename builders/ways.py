@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builders import small
+from builders.givingback import share_disk
 from builders.run import PrepareConfig
 from builders.sources.official import IMAGES_NAME
 from builders.sources.passed import SUFFIX, PassedArchive, Wanted
@@ -24,6 +25,8 @@ MB_PER_SECOND = (2, 10, 50)
 """Rates that hours are told for."""
 SECONDS_PER_IMAGE = 0.01
 """Processor time that `prepare` takes for an image, as benchmarks/RESULTS.md has it, rounded up."""
+SHARDS_AHEAD = 0.15
+"""Of a release, what is written before its pictures are given back where they waited: a few shards of 16 or more."""
 IMAGES = catalog.PACKAGES["b-t4sa"]
 TABLES = tuple(name for name in catalog.PREPARE_PACKAGES if name != IMAGES.name)
 
@@ -81,6 +84,8 @@ class Way:
     """Still to be written into RAW, at most at a time."""
     out_bytes: int
     """To be written into DIR, at most at a time."""
+    release_bytes: int
+    """Of the release."""
     kept_bytes: int
     """Of both, when all is done: the archive among them, where it was fetched."""
     build_hours: float
@@ -89,7 +94,7 @@ class Way:
     def fits(self) -> bool:
         """Whether the disks have room for it."""
         raw_free, out_free = (listing.free_bytes(folder) for folder in (self.config.raw, self.out))
-        if _share_disk(self.config.raw, self.out):
+        if share_disk(self.config.raw, self.out):
             return self.raw_bytes + self.out_bytes <= raw_free
         return self.raw_bytes <= raw_free and self.out_bytes <= out_free
 
@@ -127,13 +132,15 @@ def way_of(config: PrepareConfig, options: str = "") -> Way:
         missing, _ = listing.missing_bytes([IMAGES], config.raw)
         raw, waiting, left = tables + missing, small_bytes, archive_bytes
     release = 0 if config.in_place else image_bytes * len(config.formats)
+    given_back = image_bytes if wanted is not None and share_disk(config.raw, config.out) else 0
     num_images = catalog.PUBLISHED["balanced"].total * share
     return Way(
         options=options,
         config=config,
         fetched_bytes=tables + missing,
         raw_bytes=raw,
-        out_bytes=release + waiting,
+        out_bytes=int((release - given_back) + SHARDS_AHEAD * image_bytes) if given_back else release + waiting,
+        release_bytes=release,
         kept_bytes=left + release,
         build_hours=num_images * SECONDS_PER_IMAGE / config.workers / 3600,
     )
@@ -173,12 +180,13 @@ def plan_words(config: PrepareConfig) -> str:
             words for words, is_so in (("small pictures", wanted.small), ("originals", wanted.originals)) if is_so
         )
         fetch = f"about {size(way.fetched_bytes)} pass by ({way.hours}), of which {kept} stay: {size(way.raw_bytes)}"
-    what = "a table beside the archive" if config.in_place else f"{size(way.out_bytes)} ({formats})"
+    what = "a table beside the archive" if config.in_place else f"{size(way.release_bytes)} ({formats})"
     lines = [
         f"1. fetch: {fetch}",
         f"   into {config.raw}, {size(listing.free_bytes(config.raw))} free",
         f"2. build: {what}, about {way.build_hours:.1f} h with {config.workers} worker(s)",
         f"   into {way.out}, {size(listing.free_bytes(way.out))} free",
+        f"   at most {size(way.raw_bytes + way.out_bytes)} more of disk at a time, {size(way.kept_bytes)} in the end",
     ]
     ways = all_ways(config)
     lines += ["", "Ways to a release:", *_table(ways), ""]
@@ -206,11 +214,3 @@ def _table(ways: Sequence[Way]) -> list[str]:
         for way in ways
     ]
     return table(("t4sa get", "fetched", "disk", "in the end", *hours, ""), rows)
-
-
-def _share_disk(one: Path, other: Path) -> bool:
-    devices = []
-    for folder in (one, other):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        devices.append(there.stat().st_dev)
-    return devices[0] == devices[1]

@@ -47,6 +47,8 @@ class Job:
     """Fingerprint of the rows and of how they are written."""
     marker: Path
     """Appears when the shard's files are all there; holds what `seal` needs to know of them."""
+    gives_back: bool = False
+    """The archives are cut when it is done: what it took from them is not needed again."""
 
 
 def plan_jobs(
@@ -75,6 +77,7 @@ def plan_jobs(
                     formats=wanted,
                     key=key,
                     marker=state.folder / "write" / layer.name / name,
+                    gives_back=layer.gives_back,
                 )
             )
     return jobs
@@ -108,24 +111,27 @@ def is_done(job: Job) -> bool:
 
 
 def write_jobs(
-    jobs: Sequence[Job], *, engine: Local, progress: Callable[[int], object] = lambda _: None
-) -> list[dict[str, WrittenFile]]:
-    """Write the shards that are not there yet; what was written, one mapping of format -> file per job.
+    jobs: Sequence[Job],
+    *,
+    engine: Local,
+    progress: Callable[[int], object] = lambda _: None,
+    on_done: Callable[[], object] = lambda: None,
+) -> None:
+    """Write shards.
 
     Args:
-        jobs: from `plan_jobs`.
+        jobs: from `plan_jobs`, those that are not done.
         engine: where the work runs.
         progress: called with the number of rows done since.
+        on_done: called after each job, in their order.
 
     Raises:
         SourceChanged: an image is not what inspection saw.
         DiskSpaceError, OutputError: see `files.atomic_file`.
     """
-    todo = [job for job in jobs if not is_done(job)]
-    progress(sum(job.task.num_rows for job in jobs) - sum(job.task.num_rows for job in todo))
-    for job, _ in zip(todo, engine.run(write_job, todo), strict=True):
+    for job, _ in zip(jobs, engine.run(write_job, jobs), strict=True):
         progress(job.task.num_rows)
-    return [_read_marker(job) for job in jobs]
+        on_done()
 
 
 def write_job(job: Job) -> None:
@@ -151,7 +157,8 @@ def write_job(job: Job) -> None:
     write_bytes(job.marker, json.dumps({"key": job.key, "files": kept | files}).encode())
 
 
-def _read_marker(job: Job) -> dict[str, WrittenFile]:
+def written_by(job: Job) -> dict[str, WrittenFile]:
+    """What a job wrote that is done, by format."""
     return {
         fmt: WrittenFile(
             bytes=file["bytes"],
@@ -190,13 +197,11 @@ def _images(rows: pa.Table, archives: Sequence[Path]) -> Iterator[bytes]:
             yield data
 
 
-def as_layers(
-    layers: Sequence[LayerRows], jobs: Sequence[Job], written: Sequence[dict[str, WrittenFile]]
-) -> list[release.Layer]:
-    """Layers as `release.seal` takes them."""
+def as_layers(layers: Sequence[LayerRows], jobs: Sequence[Job]) -> list[release.Layer]:
+    """Layers as `release.seal` takes them; all jobs are done."""
     made = []
     for layer in layers:
-        mine = [(job, files) for job, files in zip(jobs, written, strict=True) if job.task.layer == layer.name]
+        mine = [(job, written_by(job)) for job in jobs if job.task.layer == layer.name]
         made.append(
             release.Layer(
                 name=layer.name,

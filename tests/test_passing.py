@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from builders import passing
 from builders.engine import Local
+from builders.givingback import GivingBack
 from builders.passing import run_pass
 from builders.prepare import prepare, stands
 from builders.run import PrepareConfig
@@ -365,6 +366,49 @@ def test_bytes_are_given_back(case: Case) -> None:
     case.build(formats=("wds",))
 
 
+def test_the_disk_holds_them_about_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in a shard is cut off where it waited."""
+    case.let_pass()
+    total = sum(path.stat().st_size for path in case.passed.folder.glob("*.jpgs"))
+    left: list[int] = []
+    real = GivingBack.done
+
+    def done(self: GivingBack) -> None:
+        real(self)
+        left.append(sum(path.stat().st_size for path in case.passed.folder.glob("*.jpgs")))
+
+    monkeypatch.setattr(GivingBack, "done", done)
+    case.build(shard_bytes=total // 12)
+    assert len(left) >= 12 and left[-1] == 0 and left == sorted(left, reverse=True)
+    assert left[len(left) // 2] < 0.7 * total
+    assert_sound(case.folder / "out")
+
+
+@pytest.mark.parametrize("num_done", [0, 1, 4])
+def test_killed_between_shards(
+    case: Case, official: OfficialArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_done: int
+) -> None:
+    """With bytes given back already: the rest is there, the shards that are there are not asked for again."""
+    choices = {"configs": ("b-t4sa", SMALL), "splits": ("train", "test")}
+    case.let_pass(Wanted(small=True, originals=True, splits=("train", "test")))
+    real, calls = GivingBack.done, itertools.count()
+
+    def done(self: GivingBack) -> None:
+        if next(calls) == num_done:
+            raise KeyboardInterrupt
+        real(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(GivingBack, "done", done)
+        case.build(**choices)
+    found = case.build(**choices)
+    assert_same_data(found, of_stored(official, tmp_path / "stored", **choices))
+    assert_sound(tmp_path / "out")
+    next((tmp_path / "out/t4sa/b-t4sa-256").glob("train-*")).unlink()
+    with pytest.raises(InputMissing, match=r"given back.*Remove .*\.passed and run"):
+        case.build(**choices)
+
+
 def test_other_choices_begin_anew(case: Case) -> None:
     case.let_pass()
     case.let_pass(replace(WANTED, originals=True))
@@ -382,7 +426,7 @@ app(sys.argv[1:])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_get_killed_at_any_moment(
     official: OfficialArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_kills: int
 ) -> None:
@@ -394,7 +438,8 @@ def test_get_killed_at_any_moment(
         env = {"HOME": str(tmp_path), "T4SA_USER": "user", "T4SA_PASSWORD": SECRET, "T4SA_BASE_URL": site.url}
 
         def start(home: Path) -> subprocess.Popen[str]:
-            command = [sys.executable, "-c", SCRIPT, "3", "--yes", "--workers", "2", "--configs", SMALL]
+            workers = "2" if num_kills > 1 else "1"
+            command = [sys.executable, "-c", SCRIPT, "3", "--yes", "--workers", workers, "--configs", SMALL]
             where = {**os.environ, **env, "T4SA_HOME": str(home)}
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=where)
 
@@ -412,7 +457,7 @@ def test_get_killed_at_any_moment(
             process = start(home)
             folder = home / "raw" / f"{IMAGES_NAME}.passed"
             until = time.monotonic() + 60
-            wanted = 1 + number * 20 // num_kills  # pieces that are there when it dies
+            wanted = 1 + number * 20 // num_kills + 9 // num_kills  # pieces that are there when it dies
             while len(list(folder.glob("*.json"))) < wanted and process.poll() is None and time.monotonic() < until:
                 time.sleep(0.003)
             process.send_signal(signal.SIGKILL)

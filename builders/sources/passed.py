@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders.inspection import Inspection, join_tables
-from builders.keys import Ints
+from builders.keys import Ints, find
 from builders.sources.archive import ArchiveIndex, Kept, refuse_duplicates
 from builders.state import read_arrow
 from t4sa_data.catalog import SPLITS
@@ -40,7 +40,8 @@ MEMBERS = pa.schema(
         ("place", pa.int64()),
     ]
 )
-"""One row an image: its key, where it was in the archive, and where it is in its piece (null: not kept)."""
+"""One row an image: its key, where it was in the archive, and where it is in its piece (null: not kept). A piece's rows
+stand in descending release order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +185,11 @@ class PassedArchive:
         """
         pieces = self.pieces()
         tables = [piece.members for piece in pieces]
-        members = pa.concat_tables([MEMBERS.empty_table(), *tables]).combine_chunks()
+        numbers = (pa.repeat(pa.scalar(i, pa.int64()), table.num_rows) for i, table in enumerate(tables))
+        numbered = [table.append_column("number", number) for table, number in zip(tables, numbers, strict=True)]
+        empty = MEMBERS.append(pa.field("number", pa.int64())).empty_table()
+        members = pa.concat_tables([empty, *numbered]).sort_by("offset").combine_chunks()
         refuse_duplicates(members, self.name)
-        number = np.repeat(np.arange(len(pieces)), [table.num_rows for table in tables])
         is_kept = np.asarray(members["place"].is_valid(), dtype=bool)
         columns = {name: members[name].to_numpy() for name in ("tweet_id", "image_index", "offset", "length")}
         return ArchiveIndex(
@@ -197,7 +200,7 @@ class PassedArchive:
             kept=Kept(
                 files=tuple(piece.path("piece") for piece in pieces),
                 offset=columns["offset"][is_kept],
-                file=number[is_kept],
+                file=members["number"].to_numpy()[is_kept],
                 place=members["place"].filter(pa.array(is_kept)).to_numpy(),
             ),
             **columns,
@@ -212,7 +215,7 @@ class PassedArchive:
         pieces = [piece for piece in self.pieces() if piece.path("seen.arrow").exists()]
         tables = [read_arrow(piece.path("seen.arrow")) for piece in pieces]
         rows = join_tables(tables, self.wanted.small).combine_chunks()
-        row = np.searchsorted(np.concatenate([_kept_offsets(piece) for piece in pieces]), offset)
+        row = find(offset, np.concatenate([_kept_offsets(piece) for piece in pieces]))
         files = tuple(piece.path("jpgs") for piece in pieces) if self.wanted.small else ()
         return Inspection(rows=rows.take(pa.array(row)), sha256=None, files=files)
 

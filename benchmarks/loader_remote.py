@@ -142,6 +142,7 @@ def ours(url: str, cache: str, *, shuffle: str = "block") -> list[Callable[[], I
     import torch  # noqa: F401
 
     import t4sa_data
+    import t4sa_data.reading.remote
     import t4sa_data.streaming.loader
 
     opened: list[Any] = []
@@ -155,7 +156,7 @@ def ours(url: str, cache: str, *, shuffle: str = "block") -> list[Callable[[], I
                     shuffle=shuffle,
                     decode=None,
                     tail="ragged",
-                    cache=cache,  # type: ignore
+                    cache=cache,
                 )
             )
         for batch in opened[0]:

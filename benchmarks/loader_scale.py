@@ -29,7 +29,6 @@ from typing import Any
 
 import common
 import memory
-import synthetic
 
 ROWS, ALL_ROWS = 470_586, 1_473_394
 LAYER_SHARES = {"b-t4sa": 470_586, "unique": 503_467, "duplicates": 499_341}
@@ -194,6 +193,8 @@ def verdict(is_met: bool) -> str:
 
 def report_first(work: Path, num: int, rounds: int) -> str:
     """First batch and resuming."""
+    import synthetic  # not for children: it imports much
+
     folder, start = work / "real", time.perf_counter()
     num_bytes = synthetic.make_tiny(folder, num)
     made_in = time.perf_counter() - start
@@ -230,6 +231,8 @@ def report_first(work: Path, num: int, rounds: int) -> str:
 
 def report_memory(work: Path, layers: dict[str, int]) -> str:
     """Memory at all rows, beside that at a few and that of torch alone."""
+    import synthetic  # not for children: it imports much
+
     full, few = work / "all", work / "few"
     synthetic.make_shared(full, layers)
     synthetic.make_shared(few, dict.fromkeys(layers, BATCH * 40))
@@ -253,8 +256,8 @@ def report_memory(work: Path, layers: dict[str, int]) -> str:
     said = ", ".join(f"{one} workers: {_peak(seen):.0f}" for one, seen in bare.items())
     return (
         f"Input: a table of {sum(layers.values()):,} rows in three layers (few rows: {BATCH * 40 * len(layers):,}), "
-        f"batches of {BATCH}, pictures of 224 px where they are decoded. Peak of all: the process's own (`VmHWM`), or the "
-        f"sum of PSS with workers. Torch: processes that import it and wait ({said} MB).\n\n"
+        f"batches of {BATCH}, pictures of 224 px where they are decoded. Peak of all: the process's own (`VmHWM`), or "
+        f"the sum of PSS with workers. Torch: processes that import it and wait ({said} MB).\n\n"
         f"{common.markdown_table([*header, 'PSS of all, first fifth', 'last fifth'], rows)}\n\n"
         + "\n".join(f"- {goal}" for goal in goals)
     )
@@ -267,6 +270,8 @@ def _peak(seen: dict[str, Any]) -> float:
 
 def report_scale(work: Path, sizes: Sequence[int], rounds: int) -> str:
     """Time per sample by the number of rows."""
+    import synthetic  # not for children: it imports much
+
     tasks = {}
     for num in sizes:
         synthetic.make_shared(work / f"rows-{num}", {"b-t4sa": num})

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from t4sa_data.errors import BadOption
+from t4sa_data.errors import BadImage, BadOption, MissingDependency
 from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit, is_plain_jpeg
 from t4sa_data.streaming.loader import Stream
+from t4sa_data.streaming.work import FaultyPicture, located
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of R, G, B in 0 to 1, as torchvision's weights were trained with."""
@@ -25,6 +26,10 @@ class DeviceStream:
         normalize: mean and standard deviation of R, G, B in 0 to 1: pictures become floats `(x / 255 - mean) / std`;
             None: they stay uint8.
         dtype: of normalised pictures; None: float32.
+
+    Raises:
+        BadOption: no such device here, or one that cannot decode where `decode="cuda"` wants it to.
+        MissingDependency: `decode="cuda"` without torchcodec.
     """
 
     def __init__(
@@ -40,6 +45,11 @@ class DeviceStream:
         self._decodes = stream.options.recipe.decode == "cuda"
         if self._decodes and self.device.type != "cuda":
             raise BadOption('decode="cuda" needs a CUDA device', got=self.device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise BadOption("no CUDA device on this machine", got=self.device, hint='decode="cpu" and .to("cpu").')
+        self._decode_on_cpu = FastDecoder() if self._decodes else None
+        if self._decodes:
+            _gpu_decoder()
         self._dtype = dtype or torch.float32
         self._normalize = None
         if normalize is not None:
@@ -98,7 +108,7 @@ class DeviceStream:
 
     def _move(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self._decodes:
-            batch["image"] = self._decoded(batch.pop("image"), batch.pop("uniforms", None))
+            batch["image"] = self._decoded(batch.pop("image"), batch["position"], batch.pop("uniforms", None))
         moved = {name: self._to_device(value) for name, value in batch.items()}
         if "crop" in moved and isinstance(moved["image"], torch.Tensor):
             side = self._geometry.augment.crop or self._geometry.size
@@ -121,19 +131,44 @@ class DeviceStream:
         scale, shift = self._normalize
         return (x_BCHW * scale + shift).to(self._dtype)
 
-    def _decoded(self, data: list[bytes], uniforms: Any) -> Any:
-        """Pictures of bytes, decoded by the GPU where they are plain JPEGs."""
-        from torchcodec.decoders import decode_jpeg
+    def _decoded(self, data: list[bytes], position: torch.Tensor, uniforms: Any) -> Any:
+        """Pictures of bytes, decoded by the GPU where they are plain JPEGs.
 
+        Args:
+            data: the bytes of B pictures.
+            position: of each, shape (B,).
+            uniforms: random numbers in [0, 1), shape (B, NUM_UNIFORMS); None where nothing is drawn.
+
+        Raises:
+            BadImage: names key, file and byte.
+        """
         plain = [i for i, one in enumerate(data) if is_plain_jpeg(one)]
         tensors = [torch.from_numpy(np.frombuffer(data[i], np.uint8).copy()) for i in plain]
         images: list[Any] = [None] * len(data)
-        for i, image in zip(
-            plain, decode_jpeg(tensors, mode="RGB", device=self.device) if tensors else [], strict=True
-        ):
+        try:
+            made = _gpu_decoder()(tensors, mode="RGB", device=self.device) if tensors else []
+        except RuntimeError:  # one of them is damaged: the CPU's decoder finds which
+            plain, made = [], []
+        for i, image in zip(plain, made, strict=True):
             images[i] = image
-        on_cpu = FastDecoder()
         for i, one in enumerate(data):
-            image = images[i] if images[i] is not None else on_cpu(one).to(self.device)
+            image = images[i] if images[i] is not None else self._on_cpu(one, int(position[i])).to(self.device)
             images[i] = fit(image, self._geometry, None if uniforms is None else uniforms[i])
         return images if self._geometry.resize == "none" else torch.stack(images)
+
+    def _on_cpu(self, data: bytes, position: int) -> torch.Tensor:
+        assert self._decode_on_cpu is not None
+        try:
+            return self._decode_on_cpu(data)
+        except BadImage as error:
+            selection = self.stream.selection
+            row = int(np.searchsorted(selection.positions, position))
+            raise located(FaultyPicture(0, error), selection.where(row)) from error
+
+
+def _gpu_decoder() -> Any:
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, RuntimeError, OSError) as error:
+        raise MissingDependency('decode="cuda" needs torchcodec', hint='pip install "t4sa-data[torch]"') from error
+    return decode_jpeg

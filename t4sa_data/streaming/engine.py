@@ -76,6 +76,11 @@ class Options:
             raise BadOption("no such tail", expected="drop | wrap | ragged", got=self.tail)
         if self.recipe.decode not in DECODES:
             raise BadOption("no such decode", expected='"cpu" | "cuda" | None', got=self.recipe.decode)
+        if self.recipe.decode == "cuda" and self.recipe.transform is not None:
+            raise BadOption(
+                'a transform has no pictures before the device where decode="cuda"',
+                hint='decode="cpu", or transform the batches of stream(...).to("cuda").',
+            )
         if self.num_workers < 1:
             raise BadOption("workers", expected="1 or more", got=self.num_workers)
 

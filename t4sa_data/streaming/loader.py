@@ -122,6 +122,8 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         require_only_sharding()
+        if self.options.recipe.decode == "cuda":
+            raise BadOption('decode="cuda" decodes on the device', hint='Iterate over stream(...).to("cuda").')
         return self.batches()
 
     def batches(

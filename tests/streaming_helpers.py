@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,9 @@ import numpy as np
 import torch
 
 Frozen = dict[str, Any]
+ROOT = str(Path(__file__).parents[1])
+if ROOT not in sys.path:  # `pytest` does not put it there; processes that are spawned take the path from here
+    sys.path.insert(0, ROOT)
 
 
 def frozen(value: Any) -> Any:
@@ -55,6 +59,11 @@ def noisy(image: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
 def global_noise(image: torch.Tensor) -> torch.Tensor:
     """Draws from all three global generators."""
     return image.float() + torch.rand(()) + float(np.random.rand()) + random.random()
+
+
+def small(image: Any) -> torch.Tensor:
+    """A PIL picture as a tensor of 8 by 8."""
+    return torch.from_numpy(np.asarray(image.resize((8, 8))).copy())
 
 
 def numpy_noise(image: torch.Tensor) -> torch.Tensor:

@@ -20,11 +20,7 @@ from torch.utils.data import DataLoader, Subset, WeightedRandomSampler, random_s
 import t4sa_data  # noqa: E402
 from t4sa_data.errors import BadImage, NotPublished, ReleaseNotFound, ShardError  # noqa: E402
 from t4sa_data.pixels import decode_rgb  # noqa: E402
-
-
-def key_of(image: Any) -> torch.Tensor:
-    """A transform at the top level of a module, so that spawned workers know it."""
-    return torch.from_numpy(np.asarray(image.resize((8, 8))).copy())
+from tests.streaming_helpers import small  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +50,14 @@ def test_pictures_and_labels_are_those_of_the_release(releases: Path, train: lis
 
 def test_transforms_where_and_repr(releases: Path, train: list[dict[str, Any]]) -> None:
     data = t4sa_data.T4SA(
-        releases, "train", key_of, lambda label: label * 10, where={"classes": ("negative", "positive")}
+        releases, "train", small, lambda label: label * 10, where={"classes": ("negative", "positive")}
     )
     assert data.classes == ["negative", "positive"]
     assert {label for _, label in (data[i] for i in range(len(data)))} == {0, 10}
     assert len(data) == sum(row["label"] != 1 for row in train)
     both = t4sa_data.T4SA(releases, transforms=lambda image, label: (image.size, -label))
     assert both[3] == ((train[3]["width"], train[3]["height"]), -train[3]["label"])
-    words = repr(t4sa_data.T4SA(releases, "test", key_of))
+    words = repr(t4sa_data.T4SA(releases, "test", small))
     assert words.startswith("Dataset T4SA\n    Number of datapoints: ")
     assert "Split: test" in words
     assert "StandardTransform" in words
@@ -70,17 +66,17 @@ def test_transforms_where_and_repr(releases: Path, train: list[dict[str, Any]]) 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_give_each_sample_once(releases: Path, train: list[dict[str, Any]], context: str) -> None:
-    data = t4sa_data.T4SA(releases, transform=key_of)
+    data = t4sa_data.T4SA(releases, transform=small)
     data[0]  # a reader is open when the workers are made
     loader = DataLoader(data, batch_size=5, num_workers=2, multiprocessing_context=context)
     images = torch.cat([images for images, _ in loader])
-    expected = torch.stack([key_of(decode_rgb(row["bytes"])) for row in train])
+    expected = torch.stack([small(decode_rgb(row["bytes"])) for row in train])
     assert torch.equal(images, expected)
     data.close()
 
 
 def test_what_torch_offers_works(releases: Path, train: list[dict[str, Any]]) -> None:
-    data = t4sa_data.T4SA(releases, transform=key_of)
+    data = t4sa_data.T4SA(releases, transform=small)
     assert len(Subset(data, range(7))) == 7
     assert [len(part) for part in random_split(data, [len(train) - 5, 5])] == [len(train) - 5, 5]
     weights = [1.0 if label == 2 else 0.0 for label in data.targets]
@@ -92,7 +88,7 @@ def test_what_torch_offers_works(releases: Path, train: list[dict[str, Any]]) ->
 
 
 def test_a_fork_opens_its_own_files(releases: Path) -> None:
-    data = t4sa_data.T4SA(releases, transform=key_of)
+    data = t4sa_data.T4SA(releases, transform=small)
     expected = data[1][0]
     reader = data._source
     pid = os.fork()

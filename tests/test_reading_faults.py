@@ -12,7 +12,7 @@ import pytest
 from t4sa_data.errors import T4SAError
 from t4sa_data.manifest import load_manifest
 
-from tests.reading_helpers import files_below, open_source, ranges_of  # isort: skip
+from tests.reading_helpers import QUICK, files_below, open_source, ranges_of  # isort: skip
 from tests.site_double import Fault, OfficialSite  # isort: skip
 
 NUM_SCRIPTS, NUM_ALWAYS = 200, 10
@@ -23,10 +23,12 @@ KINDS = (
     *("range_ignored", "no_range_total", "unsatisfiable", "unasked_206", "multipart", "until_close", "none"),
 )
 FATAL = ("changed", "new_validator")
+WRONG = ("lying_range", "changed_quietly")
+"""Wrong bytes under right heads: only the images' own sha256 tells, which the loader checks."""
 
 
-def a_fault(rng: random.Random) -> Fault:
-    kind = rng.choice(KINDS)
+def a_fault(rng: random.Random, kinds: tuple[str, ...] = KINDS) -> Fault:
+    kind = rng.choice(kinds)
     return Fault(
         kind,
         at=rng.randrange(20_000) if kind == "stall" or rng.random() < 0.4 else None,
@@ -41,7 +43,7 @@ def a_fault(rng: random.Random) -> Fault:
     [pytest.param(n, marks=[] if n < NUM_ALWAYS else [pytest.mark.slow]) for n in range(NUM_SCRIPTS)],
 )
 def test_right_bytes_or_a_named_error(releases: Path, tmp_path: Path, number: int) -> None:
-    """`lying_range` (bytes from elsewhere under the right head) is for the images' own sha256, and tested there."""
+    """At the source; every second script also through the loader, and there with bytes that are wrong."""
     rng = random.Random(number)
     folder = releases / "t4sa-wds"
     files = files_below(folder)
@@ -74,6 +76,52 @@ def test_right_bytes_or_a_named_error(releases: Path, tmp_path: Path, number: in
         assert not site.leaked()
         assert site.password not in said
         assert_cache_is_right(tmp_path, folder)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(n, marks=[] if n < NUM_ALWAYS else [pytest.mark.slow]) for n in range(1, NUM_SCRIPTS, 2)],
+)
+def test_right_batches_or_a_named_error(releases: Path, tmp_path: Path, number: int) -> None:
+    """Damaged, swapped and misplaced bytes too: what is checked is what a training would see."""
+    torch = pytest.importorskip("torch")
+    from t4sa_data import stream
+    from t4sa_data.reading import transport
+
+    rng = random.Random(number)
+    files = files_below(releases / "t4sa-wds")
+    damaged = {name: damage(data, rng) for name, data in files.items()}
+    site = OfficialSite(files, next_files=damaged, password=f"secret-{number}")
+    options = {"batch_size": 8, "size": 16, "workers": 2, "seed": number, "shuffle": rng.choice(["full", "block"])}
+    whole = [(batch["key"], batch["image"]) for batch in stream(releases / "t4sa-wds", **options)]
+    with site, pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        patch.setenv("T4SA_USER", site.user)
+        patch.setenv("T4SA_PASSWORD", site.password)
+        patch.setattr(transport, "READING", QUICK)
+        limit = rng.choice([None, 100_000, 40_000])
+        loader = stream(site.url, cache=tmp_path, cache_bytes=limit, **options)
+        site.faults += [a_fault(rng, (*KINDS, *WRONG * 3)) for _ in range(rng.randrange(1, 12))]
+        said, taken = "", []
+        try:
+            for batch in loader:
+                taken.append((batch["key"], batch["image"]))
+        except T4SAError as error:
+            said = str(error)
+        assert said or len(taken) == len(whole)
+        for (keys, images), (right, pixels) in zip(taken, whole, strict=False):
+            assert keys == right and torch.equal(images, pixels)
+        assert not site.leaked()
+        assert site.password not in said + repr(loader)
+        assert_cache_is_right(tmp_path, releases / "t4sa-wds")
+
+
+def damage(data: bytes, rng: random.Random) -> bytes:
+    """The same number of bytes, some thirty of them flipped."""
+    made = bytearray(data)
+    for _ in range(min(30, len(made))):
+        made[rng.randrange(len(made))] ^= 1 << rng.randrange(8)
+    return bytes(made)
 
 
 def replaced_part(files: dict[str, bytes], wanted: tuple[str, int, int]) -> bytes:

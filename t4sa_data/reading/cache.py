@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from t4sa_data.downloading.part import NOTE_SUFFIX, PART_SUFFIX
-from t4sa_data.errors import DiskSpaceError, OutputError, OutputLocked
+from t4sa_data.errors import DiskSpaceError, OutputError, OutputLocked, T4SAError
 from t4sa_data.files import explain_os_errors, write_json
 
 if TYPE_CHECKING:
@@ -225,3 +225,7 @@ def explained(folder: Path) -> Iterator[None]:
         raise
     except OutputError as error:
         raise OutputError(f"the cache: {error.what}", where=folder, hint=hint) from error
+    except T4SAError:
+        raise
+    except OSError as error:
+        raise OutputError(f"the cache: cannot write ({error.strerror})", where=folder, hint=hint) from error

@@ -20,6 +20,8 @@ from t4sa_data.errors import ShardedTwice  # noqa: E402
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {"accelerate": "accelerate", "hf_trainer": "transformers", "lightning": "lightning"}
 BATCH, STEPS, MORE = 8, 5, 9
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "USE_TF": "0"}
+ENVIRONMENT["ACCELERATE_USE_CPU"] = str(not torch.cuda.is_available())  # else torchrun's processes train each by itself
 
 
 def run(example: str, data: Path, out: Path, steps: int, *options: str, processes: int = 1) -> None:
@@ -31,7 +33,7 @@ def run(example: str, data: Path, out: Path, steps: int, *options: str, processe
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *(launch if processes > 1 else []), *words],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "USE_TF": "0"},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=240,
@@ -59,7 +61,9 @@ def expected(data: Path, steps: int) -> dict[int, list[int]]:
     return {step: made[step] for step in range(1, steps + 1)}
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize(  # Accelerate's also runs below
+    "example", [e if e != "accelerate" else pytest.param(e, marks=pytest.mark.slow) for e in EXAMPLES]
+)
 def test_an_example_runs(example: str, releases: Path, tmp_path: Path) -> None:
     pytest.importorskip(EXAMPLES[example])
     run(example, releases, tmp_path, STEPS)
@@ -75,6 +79,8 @@ def test_a_run_goes_on_with_two_processes(example: str, releases: Path, tmp_path
     run(example, releases, tmp_path, STEPS)
     run(example, releases, tmp_path, MORE, "--resume", processes=2)
     assert positions_of(tmp_path) == expected(releases, MORE)
+    if example == "accelerate":  # one training of two processes, not two trainings
+        assert len(list((tmp_path / "checkpoint").glob("random_states_*.pkl"))) == 2
 
 
 def test_examples_are_short() -> None:

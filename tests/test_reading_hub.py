@@ -105,6 +105,26 @@ outcome("hf://datasets/someone/t4sa-wds@main", token="{TOKEN}", cache={str(tmp_p
         assert not [request for request in on_cdn if request.authorized]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").is_file(), reason="no /proc: arguments of processes cannot be seen")
+def test_the_token_is_in_no_argument_of_a_worker_process(published: Path, tmp_path: Path) -> None:
+    """webdataset's own `hf://` puts it on curl's command line, where every user of the machine reads it."""
+    made = {"someone/t4sa": Repository(published / "t4sa", allowed=frozenset({TOKEN}))}
+    with Hub(made, tokens=frozenset({TOKEN})) as hub:
+        script = f"""
+import multiprocessing
+from pathlib import Path
+batches = iter(t4sa_data.stream("t4sa", batch_size=2, size=32, workers="processes:2", token="{TOKEN}"))
+next(batches)
+pids = [child.pid for child in multiprocessing.active_children()]
+seen = b"".join(Path(f"/proc/{{pid}}/{{name}}").read_bytes() for pid in pids for name in ("cmdline", "environ"))
+print(json.dumps({{"workers": len(pids), "leaked": b"{TOKEN}" in seen, "read": len(seen)}}))
+batches.close()
+"""
+        (said,) = run(hub, tmp_path, CLIENT + script)
+    assert said["workers"] == 2 and said["read"] > 100 and not said["leaked"]
+
+
 def test_access_that_is_refused_is_named(published: Path, tmp_path: Path) -> None:
     made = {"someone/t4sa": Repository(published / "t4sa", allowed=frozenset({TOKEN}))}
     with Hub(made, tokens=frozenset({TOKEN, STRANGER})) as hub:

@@ -74,28 +74,36 @@ def run(command: list[str], mode: str, given: Input, seconds: float) -> dict[str
 
 
 def race(given: Input, rounds: int, seconds: float, only: list[str]) -> tuple[Figures, list[str]]:
-    """All contestants in turn, `rounds` times for each measure; and a line for each that is out."""
+    """All contestants in turn, `rounds` times for each measure; and a line for each that is out.
+
+    Interrupted, it gives the rounds that are complete.
+    """
     out = [f"{name}: {why}" for name, why in given.missing.items()]
-    figures: Figures = {}
-    for mode in MODES:
-        contestants = find_contestants(given.missing)
-        if mode == "bytes":  # they are for transforms: their start is all that would be seen
-            contestants.pop(PROCESSES)
-        if only:
-            contestants = {name: one for name, one in contestants.items() if any(word in name for word in only)}
-        figures[mode] = {name: [] for name in contestants}
-        for number in range(rounds):
-            for name, command in list(contestants.items()):
-                told = run(command, mode, given, seconds)
+    found = find_contestants(given.missing)
+    figures: Figures = {mode: {name: [] for name in found if _takes_part(name, mode, only)} for mode in MODES}
+    for number in range(rounds):
+        done: Figures = {mode: {name: [] for name in figures[mode]} for mode in MODES}
+        try:
+            for mode, name in [(mode, name) for mode in MODES for name in figures[mode]]:
+                told = run(found[name], mode, given, seconds)
                 if isinstance(told, str):
                     out.append(f"{name}, {MODES[mode]}: {told}")
-                    del contestants[name], figures[mode][name]
-                    told = {"rate": 0.0}
-                else:
-                    figures[mode][name].append(told)
+                    del figures[mode][name]
+                    continue
+                done[mode][name].append(told)
                 words = f"round {number + 1}/{rounds}, {mode}: {name}: {told['rate']:,.0f}/s"
                 print(words, file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            break
+        for mode in MODES:
+            for name in figures[mode]:
+                figures[mode][name] += done[mode][name]
     return figures, out
+
+
+def _takes_part(name: str, mode: str, only: list[str]) -> bool:
+    """Whether a contestant is wanted; processes are for transforms, so that for bytes their start is all one sees."""
+    return not (mode == "bytes" and name == PROCESSES) and (not only or any(word in name for word in only))
 
 
 def rates(rounds: list[dict[str, Any]]) -> list[float]:
@@ -196,7 +204,7 @@ def main() -> None:
         figures, out = race(given, chosen.rounds, chosen.seconds, chosen.only)
     command = " ".join(["python benchmarks/loader.py", *sys.argv[1:]])
     print(f"{time.strftime('%Y-%m-%d')}.\n\nCommand: `{command}`\n\n{machine}")
-    print(f"Input: {given.line}; batches of {BATCH}; {chosen.rounds} rounds.\n")
+    print(f"Input: {given.line}; batches of {BATCH}; {len(figures['decode'][LIMIT])} rounds.\n")
     print("\n\n".join(table(figures[mode], mode) for mode in MODES))
     print("\n" + "\n".join(judge(figures)))
     if out:

@@ -84,7 +84,7 @@ def race(given: Input, rounds: int, seconds: float, only: list[str]) -> tuple[Fi
     for number in range(rounds):
         done: Figures = {mode: {name: [] for name in figures[mode]} for mode in MODES}
         try:
-            for mode, name in [(mode, name) for mode in MODES for name in figures[mode]]:
+            for mode, name in [(one, name) for one in MODES for name in figures[one]]:
                 told = run(found[name], mode, given, seconds)
                 if isinstance(told, str):
                     out.append(f"{name}, {MODES[mode]}: {told}")

@@ -151,10 +151,10 @@ def nothing_left(seconds: float = 20) -> Iterator[None]:
     yield
     until = time.monotonic() + seconds
     while True:
-        gc.collect()
         now = own()
         left = [now[0] - threads, now[1] - files, now[2] - processes]
         if not any(left):
             return
         assert time.monotonic() < until, f"left behind: {left}"
         time.sleep(0.02)
+        gc.collect()

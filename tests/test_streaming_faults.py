@@ -158,6 +158,7 @@ def test_stop_iteration_in_a_transform_does_not_end_an_epoch(sound: Path) -> Non
     fails(loader_of(sound, transform=FailsAt("stop")), RuntimeError)
 
 
+@pytest.mark.slow
 def test_errors_of_processes(sound: Path) -> None:
     """One that pickle cannot read again is told all the same; one that decodes badly is the same as in a thread."""
     error = fails(loader_of(sound, transform=FailsAt("two words"), workers="processes:1"), RuntimeError)
@@ -241,6 +242,7 @@ def run_script(tmp_path: Path, sound: Path, text: str) -> subprocess.CompletedPr
     return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=90)
 
 
+@pytest.mark.slow
 def test_a_program_ends_though_a_transform_hangs(sound: Path, tmp_path: Path) -> None:
     done = run_script(
         tmp_path,

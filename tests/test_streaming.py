@@ -355,6 +355,16 @@ def test_a_state_after_the_last_batch_gives_no_more_of_its_epoch(path: Path) -> 
     iterator.close()
 
 
+def test_who_stops_at_len_is_in_the_next_epoch_then(path: Path) -> None:
+    """Lightning takes `len` batches and asks for no more: it saw one and the same epoch again and again."""
+    loader = loader_of(path)
+    for epoch in range(3):
+        taken = [key for batch in itertools.islice(loader, len(loader)) for key in batch["key"]]
+        assert taken == keys_of(loader_of(path, epoch=epoch)) and loader.epoch == epoch
+    loader.set_epoch(2)  # asked for by name, it comes again
+    assert keys_of(loader) == keys_of(loader_of(path, epoch=2)) and loader.epoch == 3
+
+
 def test_two_iterations_at_once(path: Path) -> None:
     loader = loader_of(path)
     whole = epoch_of(loader_of(path))

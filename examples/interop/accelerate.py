@@ -26,7 +26,7 @@ from t4sa_data.streaming.device import IMAGENET
 def main(argv: list[str] | None = None) -> None:
     """Train up to `--steps`, from the beginning or from the last checkpoint."""
     options = shared.parse(__doc__, argv)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=shared.ON_CPU)
     set_seed(0)
     model = shared.SmallNetwork()
     model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=2e-3))

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = TrainingArguments(
         output_dir=str(options.out),
         max_steps=options.steps,
+        use_cpu=shared.ON_CPU,
         save_steps=options.steps,
         restore_callback_states_from_checkpoint=True,
         ignore_data_skip=True,  # the stream goes on by itself, nothing has to be skipped

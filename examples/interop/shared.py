@@ -20,6 +20,8 @@ from torch import nn
 from t4sa_data.testing import make_release
 
 NUM_DRAWN = 60
+ON_CPU = not torch.accelerator.is_available()
+"""Accelerate and Trainer have to be told: without a GPU they join torchrun's processes only then."""
 
 
 def parse(description: str | None, argv: list[str] | None) -> argparse.Namespace:
@@ -31,6 +33,7 @@ def parse(description: str | None, argv: list[str] | None) -> argparse.Namespace
     parser.add_argument("--batch-size", type=int, default=8, help="of all ranks together")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.data is None:
         options.data = options.out / f"miniature-{rank()}"  # every rank draws the same one
         if not options.data.exists():

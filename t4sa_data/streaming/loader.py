@@ -21,7 +21,8 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
     """Batches of a split; made by `t4sa_data.stream`.
 
     It is a loader, not a dataset to be wrapped in one: its batches are whole, and each rank gets its own part of them.
-    Iterating goes through one epoch and then moves on to the next by itself; `set_epoch` names one.
+    Iterating goes through one epoch and then moves on to the next by itself, also where whoever iterates stops at
+    `len` without asking for more (Lightning does); `set_epoch` names one.
 
     Attributes:
         selection: the samples that take part.
@@ -36,6 +37,7 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         self.epoch = epoch
         self._batches = 0  # of this epoch, taken
         self._resume = False  # the next iteration goes on at `_batches`
+        self._is_named = False  # somebody asked for this very epoch
         self._running: object | None = None  # the iteration whose batches count
         self._digest: str | None = None
         if not len(self):
@@ -82,6 +84,7 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         if epoch != self.epoch:
             epoch = operator.index(epoch)
             self.epoch, self._batches, self._resume, self._running = epoch, 0, False, None
+        self._is_named = True
 
     def state_dict(self) -> dict[str, Any]:
         """Where this loader is: a few JSON values, the same on every rank. Batches count when they are taken."""
@@ -108,7 +111,7 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         self.epoch, self._batches = check_state(
             state, self.state_dict(), num_batches=len(self), accept_release=accept_release
         )
-        self._resume, self._running = True, None
+        self._resume, self._is_named, self._running = True, False, None
 
     def to(self, device: Any, *, normalize: Any = None, dtype: Any = None) -> Any:
         """The same loader with its batches on a device; see `streaming.device.DeviceStream`."""
@@ -136,8 +139,10 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
             through: what batches go through before they are taken, and count.
         """
         run = self._running = object()
+        if self._batches == len(self) and not (self._resume or self._is_named):  # all of it was taken, in this run
+            self.epoch += 1
         first = self._batches if self._resume else 0
-        self._batches, self._resume = first, False
+        self._batches, self._resume, self._is_named = first, False, False
         epoch = self.epoch
         rank, world_size = find_rank(self.options.rank, self.options.world_size)
         order = Epoch(self.selection, self.options, epoch, rank, world_size)

@@ -67,8 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         use_cpu=shared.ON_CPU,
         save_steps=options.steps,
         restore_callback_states_from_checkpoint=True,
-        ignore_data_skip=True,  # the stream goes on by itself, nothing has to be skipped
-        disable_tqdm=True,
+        ignore_data_skip=True,  # the stream goes on by itself
         report_to=[],
     )
     loader = stream(options.data, batch_size=options.batch_size, size=64, augment="flip")

@@ -61,75 +61,85 @@ class Link:
         time.sleep(max(0.0, until - time.perf_counter()))
 
 
-def serve(folder: Path, rate: float, latency: float) -> None:
-    """Be the server: print the port, then send files below `folder`, whole or by range."""
-    link = Link(rate)
+class Handler(BaseHTTPRequestHandler):
+    """Sends files below the server's folder, whole or by range."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 1 << 16  # headers leave in one packet
-        disable_nagle_algorithm = True
+    server: Server
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # headers leave in one packet
+    disable_nagle_algorithm = True
 
-        def setup(self) -> None:
-            super().setup()
-            self.is_new = True
+    def setup(self) -> None:
+        super().setup()
+        self.is_new = True
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def log_message(self, *_: object) -> None:
+        pass
 
-        def do_GET(self) -> None:
-            if self.path == STATS:
-                self._answer(200, {}, json.dumps([link.num_bytes, link.num_requests]).encode())
-                link.num_bytes = link.num_requests = 0
-                return
-            link.num_requests += 1
-            time.sleep(latency * (2 if self.is_new else 1))
-            self.is_new = False
-            path = folder / self.path.lstrip("/")
-            if not path.is_file():
-                self._answer(404, {}, b"")
-                return
-            size = path.stat().st_size
-            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-            start = int(asked[1]) if asked else 0
-            stop = min(int(asked[2]) + 1, size) if asked and asked[2] else size
-            headers = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"} if asked else {}
-            headers |= {"ETag": f'"{path.name}-{size}"', "Accept-Ranges": "bytes"}
-            self._answer(206 if asked else 200, headers, b"", stop - start)
-            if self.command == "GET":
-                self._send(path, start, stop)
+    def do_GET(self) -> None:
+        link = self.server.link
+        if self.path == STATS:
+            self._answer(200, {}, json.dumps([link.num_bytes, link.num_requests]).encode())
+            link.num_bytes = link.num_requests = 0
+            return
+        link.num_requests += 1
+        time.sleep(self.server.latency * (2 if self.is_new else 1))
+        self.is_new = False
+        path = self.server.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self._answer(404, {}, b"")
+            return
+        size = path.stat().st_size
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        start = int(asked[1]) if asked else 0
+        stop = min(int(asked[2]) + 1, size) if asked and asked[2] else size
+        headers = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"} if asked else {}
+        headers |= {"ETag": f'"{path.name}-{size}"', "Accept-Ranges": "bytes"}
+        self._answer(206 if asked else 200, headers, b"", stop - start)
+        if self.command == "GET":
+            self._send(path, start, stop)
 
-        do_HEAD = do_GET  # noqa: N815 - the base class's name
+    do_HEAD = do_GET  # noqa: N815 - the base class's name
 
-        def _answer(self, status: int, headers: dict[str, str], body: bytes, length: int | None = None) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body) if length is None else length))
-            self.end_headers()
-            self.wfile.write(body)
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def _send(self, path: Path, start: int, stop: int) -> None:
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                while start < stop and (data := file.read(min(SLICE_BYTES, stop - start))):
+                    self.server.link.take(len(data))
+                    self.wfile.write(data)
+                    start += len(data)
             self.wfile.flush()
+        except ConnectionError:
+            self.close_connection = True
 
-        def _send(self, path: Path, start: int, stop: int) -> None:
-            try:
-                with path.open("rb") as file:
-                    file.seek(start)
-                    while start < stop and (data := file.read(min(SLICE_BYTES, stop - start))):
-                        link.take(len(data))
-                        self.wfile.write(data)
-                        start += len(data)
-                self.wfile.flush()
-            except ConnectionError:
-                self.close_connection = True
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 64
+class Server(ThreadingHTTPServer):
+    """What handlers share."""
 
-        def handle_error(self, *_: object) -> None:
-            """A client that went away is no news."""
+    daemon_threads = True
+    request_queue_size = 64
 
-    server = Server(("127.0.0.1", 0), Handler)
+    def __init__(self, folder: Path, rate: float, latency: float) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder, self.link, self.latency = folder, Link(rate), latency
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is no news."""
+
+
+def serve(folder: Path, rate: float, latency: float) -> None:
+    """Be the server: print the port, then answer."""
+    server = Server(folder, rate, latency)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 
@@ -321,8 +331,10 @@ def main() -> None:
             server.terminate()
             server.wait()
     said = " ".join(["python benchmarks/loader_remote.py", *sys.argv[1:]])
-    print(f"Command: `{said}`\n\n{machine}\nInput: {num:,} pictures, {num_bytes / 1e6:.0f} MB, in {NUM_SHARDS} tar")
-    print(f"shards ({what}); {chosen.rate * 8:.0f} Mbit/s, {chosen.latency * 1e3:.0f} ms; {chosen.rounds} rounds.\n")
+    print(
+        f"Command: `{said}`\n\n{machine}\nInput: {num:,} pictures, {num_bytes / 1e6:.0f} MB, in {NUM_SHARDS} tar shards"
+    )
+    print(f"({what}); {chosen.rate * 8:.0f} Mbit/s, {chosen.latency * 1e3:.0f} ms; {chosen.rounds} rounds.\n")
     print(body)
 
 

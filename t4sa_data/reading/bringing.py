@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from t4sa_data.downloading.part import PART_SUFFIX, Part
 from t4sa_data.downloading.replies import Reply
 from t4sa_data.errors import ChecksumMismatch, ServerFault, ShardError
-from t4sa_data.reading.pumping import Pump, Restarted
+from t4sa_data.reading.kept import KeptRanges
+from t4sa_data.reading.pumping import PIECE_BYTES, Pump, Restarted
 from t4sa_data.reading.transport import RemoteFile
 
 
@@ -42,10 +43,15 @@ class Bringing:
         pump: brings bytes.
         file: which, as the manifest has it.
         target: its final name.
+        kept: ranges of it that came before, and are not asked for again; None: none.
+        name: what it is called there.
     """
 
-    def __init__(self, pump: Pump, file: RemoteFile, target: Path) -> None:
+    def __init__(
+        self, pump: Pump, file: RemoteFile, target: Path, *, kept: KeptRanges | None = None, name: str = ""
+    ) -> None:
         self._pump, self._file, self._target = pump, file, target
+        self._kept, self._name = kept or KeptRanges(None), name
         self.progress = Progress(part_of(target))
 
     def run(self, on_progress: Callable[[], object] = lambda: None) -> None:
@@ -64,6 +70,7 @@ class Bringing:
             part.take_up(url)
             self._receive(part, url, call)
             if part.hexdigest() != file.sha256:
+                self._kept.drop(self._name)
                 self._receive(part, url, call, afresh=True)  # a byte was damaged on the way, or an old part was another
             if (digest := part.hexdigest()) != file.sha256:
                 part.begin(url, Reply(status=200, length=None, total=file.num_bytes))
@@ -97,9 +104,27 @@ class Bringing:
         file, pump = self._file, self._pump
         validator = part.identity.validator if at and part.identity else None
         self.progress.begin(at)
-        for data in pump.pieces(file, at, file.num_bytes, validator=validator):
+        for data in self._pieces(at, validator):
             if self.progress.have == 0:
-                part.begin(url, Reply(status=200, length=None, total=file.num_bytes, validator=pump.validator(file)))
+                version = pump.validator(file) or self._kept.validator(self._name)
+                part.begin(url, Reply(status=200, length=None, total=file.num_bytes, validator=version))
             part.write(data)
             self.progress.have += len(data)
             call()
+
+    def _pieces(self, at: int, validator: str | None) -> Iterator[bytes]:
+        """The bytes of the file from `at` on: those that were kept from the disk, the others from the server, which
+        must call them of the same version."""
+        file, kept = self._file, self._kept
+        while at < file.num_bytes:
+            is_kept, stop = kept.run(self._name, at, file.num_bytes)
+            version = validator or kept.validator(self._name)
+            if is_kept and validator in (None, kept.validator(self._name)):
+                data = kept.read(self._name, at, min(stop, at + PIECE_BYTES))
+                if data:
+                    at += len(data)
+                    yield data
+                    continue
+            for data in self._pump.pieces(file, at, stop, validator=version):
+                at += len(data)
+                yield data

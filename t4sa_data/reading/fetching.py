@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from t4sa_data.errors import ServerFault, ShardError, T4SAError
 from t4sa_data.reading.cache import Cache
+from t4sa_data.reading.kept import KeptRanges
 from t4sa_data.reading.pumping import Pump, Stopped, read_part
 from t4sa_data.reading.release import Range
 from t4sa_data.reading.shards import Shards
@@ -33,6 +34,7 @@ class RemoteSource:
         files: by name in the sample table.
         cache: of whole shards.
         kept_whole: names of files that may be fetched whole.
+        kept: ranges that came and may be needed again; None: none are kept.
         offline: read from the cache only.
         held_bytes: bound on bytes that nobody has read yet (one request that somebody waits for comes on top).
     """
@@ -44,6 +46,7 @@ class RemoteSource:
         cache: Cache,
         *,
         kept_whole: frozenset[str],
+        kept: KeptRanges | None = None,
         offline: bool = False,
         held_bytes: int = HELD_BYTES,
     ) -> None:
@@ -51,7 +54,9 @@ class RemoteSource:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._pump = Pump(transport, self._stop)
-        self._shards = Shards(cache, None if offline else self._pump, files, kept_whole, self._changed)
+        self._kept = kept or KeptRanges(None)
+        pump = None if offline else self._pump
+        self._shards = Shards(cache, pump, files, kept_whole, self._changed, kept=self._kept, is_busy=self._is_busy)
         self._waiting = Waiting()
         self._urgent: deque[Range] = deque()
         self._uses: Counter[Range] = Counter()
@@ -173,13 +178,17 @@ class RemoteSource:
             if first in self._waiting:
                 return self._begin(self._waiting.take(max(0, min(REQUEST_BYTES, self._room())), first))
         while (following := self._waiting.first()) is not None:
-            if self._shards.is_here(following.file) or self._shards.brings_soon(following):
+            if self._shards.has(following) or self._shards.brings_soon(following):
                 self._waiting.discard(following)
             elif following.length > self._room() and self._held:
                 return []
             else:
                 return self._begin(self._waiting.take(min(REQUEST_BYTES, self._room())))
         return []
+
+    def _is_busy(self) -> bool:
+        """Whether somebody waits for ranges, or will."""
+        return bool(self._waiting) or bool(self._on_the_way)
 
     def _room(self) -> int:
         return self._most_bytes - self._held
@@ -192,7 +201,10 @@ class RemoteSource:
     def _fetch(self, ranges: list[Range]) -> list[bytes]:
         """One request."""
         start = ranges[0].offset
-        data = read_part(self._pump, self._files[ranges[0].file], start, max(r.offset + r.length for r in ranges))
+        file = self._files[ranges[0].file]
+        data = read_part(self._pump, file, start, max(r.offset + r.length for r in ranges))
+        if self._shards.may_keep(ranges[0].file):
+            self._kept.keep(ranges[0].file, start, data, self._pump.validator(file))
         return [data[r.offset - start : r.offset - start + r.length] for r in ranges]
 
     def _require_file(self, wanted: Range) -> None:

@@ -12,6 +12,7 @@ from t4sa_data.reading.bringing import Bringing
 from t4sa_data.reading.cache import Cache
 from t4sa_data.reading.fetching import RemoteSource
 from t4sa_data.reading.hub import HubTransport
+from t4sa_data.reading.kept import KeptRanges
 from t4sa_data.reading.pumping import Pump
 from t4sa_data.reading.transport import FsspecTransport, HttpTransport, RemoteFile, Transport, require_plain_path
 from t4sa_data.shards import TABLE_NAME
@@ -38,6 +39,8 @@ class RemoteRelease:
     def __init__(self, root: str, manifest: Manifest, cache: Cache, *, token: bool | str | None, offline: bool) -> None:
         self.manifest, self.where = manifest, root
         self._cache, self._token, self._offline = cache, token, offline
+        # Not counted by other processes: where a limit is given, it holds without them.
+        self._kept = KeptRanges(cache.folder / "shards" if cache.limit_bytes is None and not offline else None)
 
     def __repr__(self) -> str:
         return f"RemoteRelease({self.where!r})"
@@ -83,6 +86,7 @@ class RemoteRelease:
             self._files(),
             self._cache,
             kept_whole=self._kept_whole(),
+            kept=self._kept,
             offline=self._offline,
         )
 

@@ -7,12 +7,13 @@ import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from t4sa_data.errors import DiskSpaceError, OutputError, ShardError, T4SAError
 from t4sa_data.reading.bringing import Bringing, Progress
 from t4sa_data.reading.cache import Cache
+from t4sa_data.reading.kept import KeptRanges
 from t4sa_data.reading.local import LocalSource
 from t4sa_data.reading.pumping import Pump, Stopped
 from t4sa_data.reading.release import Range
@@ -24,6 +25,8 @@ WORTH = 1 / 16
 """A shard is fetched whole once this share of it was announced: a filter that keeps little fetches no shard."""
 SOON_BYTES = 32 << 20
 """A range that lies so little ahead in a shard on its way is waited for, not asked for by itself."""
+YIELD_SECONDS = 15.0
+"""A shard on its way gives way to ranges for so long at a time: its server must not take us for gone."""
 _LOOK_SECONDS = 0.5
 """Between two looks whether another process has brought a shard, and between two tries for its lock."""
 
@@ -37,6 +40,8 @@ class Shards:
         files: by name in the sample table.
         kept_whole: names of those that may be fetched whole.
         changed: notified when bytes have come; its lock is never held here for long.
+        kept: ranges that came before.
+        is_busy: whether ranges are being asked for; called with `changed` held.
     """
 
     def __init__(
@@ -46,7 +51,11 @@ class Shards:
         files: Mapping[str, RemoteFile],
         kept_whole: frozenset[str],
         changed: threading.Condition,
+        *,
+        kept: KeptRanges,
+        is_busy: Callable[[], bool],
     ) -> None:
+        self._kept, self._is_busy = kept, is_busy
         self._cache, self._pump, self._files, self._changed = cache, pump, files, changed
         self._local = LocalSource(cache.folder / "shards", {})
         self._names: dict[str, str] = {}
@@ -80,6 +89,8 @@ class Shards:
         """
         if self.is_here(wanted.file):
             return self._local.read(Range(self._names[wanted.file], wanted.offset, wanted.length))
+        if (found := self._kept.read(wanted.file, wanted.offset, wanted.offset + wanted.length)) is not None:
+            return found
         coming = self._coming
         if coming is None or coming[0] != wanted.file or os.name == "nt":  # there an open file cannot be renamed
             return None
@@ -115,7 +126,17 @@ class Shards:
         except ShardError:
             return False
         self._names[name] = path.name
+        self._kept.drop(name)
         return True
+
+    def has(self, wanted: Range) -> bool:
+        """Whether a range is on this machine: in a whole shard, or kept from before."""
+        stop = wanted.offset + wanted.length
+        return self.is_here(wanted.file) or self._kept.covers(wanted.file, wanted.offset, stop)
+
+    def may_keep(self, name: str) -> bool:
+        """Whether a shard will be kept on this machine."""
+        return name in self._may_keep
 
     def brings_soon(self, wanted: Range) -> bool:
         """Whether the shard that is on its way will hold a range before long."""
@@ -128,7 +149,7 @@ class Shards:
         assert self._pump is not None
         while not self._pump.stop.is_set():
             with self._changed:
-                if not self._todo:
+                if not self._todo or self._is_busy():
                     self._changed.wait(_LOOK_SECONDS)
                     continue
                 name = self._todo.popleft()
@@ -161,9 +182,11 @@ class Shards:
                 keep = {self._files[other].sha256 for other in self._announced}
             if not self._cache.admit(file.sha256, file.num_bytes, keep):
                 return True
-            bringing = Bringing(self._pump, file, self._cache.path("shards", file.sha256, file.num_bytes))
+            target = self._cache.path("shards", file.sha256, file.num_bytes)
+            bringing = Bringing(self._pump, file, target, kept=self._kept, name=name)
             with self._as_coming(name, bringing.progress):
-                bringing.run(self._notify)
+                bringing.run(self._after_piece)
+        self._kept.drop(name)
         self._looked.pop(name, None)
         return True
 
@@ -176,6 +199,15 @@ class Shards:
             self._looked.pop(name, None)
             self._coming = None
             self._notify()
+
+    def _after_piece(self) -> None:
+        """Give way to what somebody waits for: whole shards come while no ranges are asked for."""
+        assert self._pump is not None
+        self._notify()
+        until = time.monotonic() + YIELD_SECONDS
+        with self._changed:
+            while self._is_busy() and time.monotonic() < until and not self._pump.stop.is_set():
+                self._changed.wait(0.1)
 
     def _notify(self) -> None:
         with self._changed:

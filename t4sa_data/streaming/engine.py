@@ -223,17 +223,26 @@ class Engine:
         handed: deque[_Batch] = deque()
         following = first
         while following < stop or told or handed:
-            while following < stop and len(told) < num_told:
-                told.append(self._tell(*epoch[following]))
-                following += 1
+            if following < stop and len(told) < num_told:
+                upto = self._told_behind(following + num_told - len(told), stop)
+                told.extend(self._tell([epoch[number] for number in range(following, upto)]))
+                following = upto
             while told and len(handed) < num_ahead:
                 handed.append(self._hand_out(told.popleft()))
             yield self._finish(handed.popleft())
 
-    def _tell(self, rows: Ints, draw: Ints) -> _Batch:
-        batch = _Batch(rows=rows, draw=draw, ranges=self._selection.ranges(rows))
-        self._source.announce(batch.ranges)
-        return batch
+    def _told_behind(self, goal: int, stop: int) -> int:
+        """Behind which batch the source is told of: a remote one of whole windows, whose blocks are neighbours."""
+        if self._is_remote and self._options.shuffle == "block":
+            window = plan.BLOCK_SAMPLES * plan.WINDOW_BLOCKS
+            goal = -(-(-(-goal * self._options.batch_size // window) * window) // self._options.batch_size)
+        return min(goal, stop)
+
+    def _tell(self, batches: list[tuple[Ints, Ints]]) -> list[_Batch]:
+        """Tell the source of batches, all at once: then it sees which ranges are neighbours."""
+        made = [_Batch(rows=rows, draw=draw, ranges=self._selection.ranges(rows)) for rows, draw in batches]
+        self._source.announce([wanted for batch in made for wanted in batch.ranges])
+        return made
 
     def _hand_out(self, batch: _Batch) -> _Batch:
         """Give a batch's pictures to the workers, a few at a time."""

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from t4sa_data.catalog import CLASSES
@@ -114,6 +113,7 @@ def select(
     positions = np.concatenate([found + start for (_, found, _), start in zip(rows, starts, strict=False)])
     table = pa.concat_tables([table for table, _, _ in rows]).unify_dictionaries()
     del rows
+    pa.default_memory_pool().release_unused()
     original = _numbers(table["label"]).astype(np.int64, copy=False)
     joined = join_labels(labels, table, original) if labels else None
     label = joined.label if joined else original
@@ -137,7 +137,9 @@ def select(
     if joined and joined.probabilities is not None:
         probabilities = joined.probabilities[keep]
     else:
-        probabilities = np.stack([_numbers(taken[name], np.nan) for name in CLASSES], axis=1)
+        probabilities = np.empty((len(positions), len(CLASSES)), dtype=np.float32)
+        for number, name in enumerate(CLASSES):
+            probabilities[:, number] = _numbers(taken.pop(name) if name not in columns else taken[name], np.nan)
     extra = {name: _one(taken[name]) for name in columns}
     keys, sha256 = _one(taken.pop("key")), _one(taken.pop("sha256")) if with_sha256 else None
     offset, length = _numbers(taken.pop("offset")), _numbers(taken.pop("length")).astype(np.int32)
@@ -172,8 +174,8 @@ def _content_digest(manifest: Manifest, parts: Sequence[tuple[str, str]]) -> str
 def _read_part(path: Path, split: str, columns: list[str], expression: Any) -> tuple[pa.Table, Ints, int]:
     """The rows of a layer's split that an expression keeps, their places in the split, and the rows of the split."""
     try:
-        read = {"partitioning": None, "memory_map": True, "read_dictionary": ["file", "split"]}
-        table = pq.read_table(path, columns=["split", *(name for name in columns if name != "split")], **read)
+        with pq.ParquetFile(path, memory_map=True, read_dictionary=["file", "split"]) as file:
+            table = file.read(use_threads=False, columns=["split", *(name for name in columns if name != "split")])
         inside = _code_of(table["split"], split)
         # All rows of one split in one piece, as most are: a slice, not a copy.
         first, last = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
@@ -199,6 +201,8 @@ def _code_of(column: pa.ChunkedArray, word: str) -> Ints:
 
 def _kept(path: Path, expression: Any) -> npt.NDArray[np.bool_]:
     """Which rows of a table an expression keeps (null: not kept)."""
+    import pyarrow.dataset as ds  # brings pandas, where it is installed, and worker processes import this module
+
     try:
         if isinstance(expression, list | tuple):
             expression = pq.filters_to_expression(expression)

@@ -88,7 +88,7 @@ def published(releases: Path, tmp_path: Path) -> Path:
 def test_a_gated_release_is_streamed_and_the_token_stays_at_home(published: Path, tmp_path: Path) -> None:
     names = {"someone/t4sa": "t4sa", "someone/t4sa-wds": "t4sa-wds"}
     made = {n: Repository(published / f, allowed=frozenset({TOKEN})) for n, f in names.items()}
-    with Hub(made, tokens=frozenset({TOKEN, STRANGER}), uses=2) as hub:
+    with Hub(made, tokens=frozenset({TOKEN, STRANGER}), uses=1) as hub:
         script = f"""
 outcome({str(published)!r})
 outcome(token="{TOKEN}")

@@ -151,16 +151,16 @@ def judge(figures: Figures) -> list[str]:
     decode, bytes_ = figures["decode"], figures["bytes"]
     of_limit = ratios(decode[MAIN], decode[LIMIT])
     met = "met" if statistics.median(of_limit) >= GOAL_OF_LIMIT else "missed"
-    lines = [f"Goal, decoded: {GOAL_OF_LIMIT} of the limit: {met} ({common.spread(of_limit)})."]
+    lines = [f"Goal, decoded: {GOAL_OF_LIMIT} of the limit: {met} ({common.spread(of_limit, 3)})."]
     best, ahead = fastest_peer(decode)
     met = "met" if statistics.median(ahead) > 1 else "missed"
-    lines.append(f"Goal, decoded: ahead of every peer: {met} ({common.spread(ahead)} of the fastest, {best}).")
+    lines.append(f"Goal, decoded: ahead of every peer: {met} ({common.spread(ahead, 3)} of the fastest, {best}).")
     best, ahead = fastest_peer(bytes_)
     rate = statistics.median(rates(bytes_[MAIN]))
     met = "met" if rate >= GOAL_BYTES or statistics.median(ahead) >= GOAL_BYTES_AHEAD else "missed"
     lines.append(
         f"Goal, bytes alone: {GOAL_BYTES:,} a second, or {GOAL_BYTES_AHEAD} of every peer: {met} "
-        f"({rate:,.0f} a second; {common.spread(ahead)} of the fastest, {best})."
+        f"({rate:,.0f} a second; {common.spread(ahead, 3)} of the fastest, {best})."
     )
     return lines
 

@@ -4,7 +4,7 @@
     python loader_peers.py write:PACKAGE FOLDER                        # writes a peer's files
 
 Runs in peers' own environments: imports nothing of t4sa-data. Where the user chooses the decoder it is torchvision's
-`decode_jpeg` and v2 resize with antialiasing, which are as fast as torchcodec's (within 3 %) and several times PIL.
+`decode_jpeg` and v2 resize with antialiasing, never PIL; torchcodec's decoder is about as fast.
 Workers: one for each core, kept from epoch to epoch; for bytes, which cost more to send than to read, none where that
 is faster (`NO_WORKERS`).
 """
@@ -28,7 +28,6 @@ NO_WORKERS = (
     "torchvision ImageFolder",
     "webdataset",
     "HF datasets, Parquet",
-    "HF datasets, tar",
     "LitData",
     "MosaicML StreamingDataset",
 )

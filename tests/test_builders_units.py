@@ -296,7 +296,7 @@ def test_quarantine_cut_off_anywhere_knows_its_own_files(
             raise Killed
         return real(path, data)
 
-    with monkeypatch.context() as short, pytest.raises(Killed) if num_writes < 2 else nullcontext():
+    with monkeypatch.context() as short, pytest.raises(Killed) if num_writes < 3 else nullcontext():
         short.setattr(quarantine, "write_bytes", write_until_killed)
         write_quarantine(tmp_path, [two, three], archives)
     output.guard(tmp_path, state)

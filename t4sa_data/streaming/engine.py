@@ -37,6 +37,8 @@ SPEAK_SECONDS = 30.0
 """After so long without a batch, a log line says what is waited for."""
 STALL_SECONDS = 600.0
 """After so long, it is an error."""
+EARLIER_SECONDS = 5.0
+"""After an error, what comes before it in its batch may take so long: the first error is the one that is raised."""
 LEAVE_SECONDS = 30.0
 """Leaving a loop waits so long for threads that are at work; those that are stuck are left behind, with a log line."""
 CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 4, 32, 16
@@ -344,9 +346,12 @@ class Engine:
         waited = 0.0
         while True:
             done, pending = wait(batch.pending, SPEAK_SECONDS, return_when="FIRST_EXCEPTION")
-            for future in batch.pending:  # in their order: the same error each time
-                if future in done:
-                    future.result()
+            failed = next((i for i, one in enumerate(batch.pending) if one in done and one.exception()), None)
+            if failed is not None:  # those before it may fail too: the same error each time
+                wait(batch.pending[:failed], EARLIER_SECONDS)
+                for future in batch.pending:
+                    if future.done():
+                        future.result()
             if not pending:
                 return
             waited += SPEAK_SECONDS

@@ -65,6 +65,7 @@ def _stream(task: dict[str, Any]) -> Any:
 
 def _import_all() -> None:
     """What `stream` and its first batch import."""
+    import pandas  # noqa: F401 - pyarrow imports it as soon as it is given an array
     import torch  # noqa: F401
 
     import t4sa_data.streaming.loader  # noqa: F401

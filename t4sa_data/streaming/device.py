@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from t4sa_data.errors import BadImage, BadOption, MissingDependency
 from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit, is_plain_jpeg
-from t4sa_data.streaming.loader import Stream
 from t4sa_data.streaming.work import FaultyPicture, located
+
+if TYPE_CHECKING:
+    from t4sa_data.streaming.loader import Stream
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of R, G, B in 0 to 1, as torchvision's weights were trained with."""

@@ -57,13 +57,14 @@ def require_possible(config: PrepareConfig) -> None:
     """Refuse before anything is fetched what the site's packages do not give.
 
     Raises:
-        ConfigUnavailable: a config with images that the site does not offer; small pictures in place.
+        ConfigUnavailable: a config with images that the site does not offer; small pictures in place; texts in tar.
     """
     for name in config.configs:
-        if CONFIGS[name].kind == "image" and (name not in ("b-t4sa", small.LAYER) or config.in_place):
-            if config.in_place and name == "b-t4sa":
-                continue
-            raise ConfigUnavailable("cannot be built from the site's packages", got=name, hint=CONFIGS[name].needs)
+        is_text, needs = CONFIGS[name].kind == "text", CONFIGS[name].needs
+        if is_text and "parquet" not in config.formats:
+            raise ConfigUnavailable("text configs are Parquet only", got=name, hint="Add parquet to --formats.")
+        if not is_text and (name not in ("b-t4sa", small.LAYER) or (config.in_place and name == small.LAYER)):
+            raise ConfigUnavailable("cannot be built from the site's packages", got=name, hint=needs)
 
 
 def passed_of(config: PrepareConfig) -> PassedArchive:

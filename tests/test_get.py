@@ -155,7 +155,13 @@ def test_the_cheapest_way_that_fits_is_proposed(site: OfficialSite, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "options", [["--configs", "t4sa"], ["--configs", "b-t4sa-256", "--in-place"], ["--configs", "none"]]
+    "options",
+    [
+        ["--configs", "t4sa"],
+        ["--configs", "b-t4sa-256", "--in-place"],
+        ["--configs", "none"],
+        ["--configs", "t4sa-text", "--formats", "wds"],
+    ],
 )
 def test_what_the_site_does_not_give_is_refused_before_it_is_asked(site: OfficialSite, options: list[str]) -> None:
     status, output = get("--yes", *options)

@@ -72,8 +72,8 @@ WAYS = {
                    "from builders.get import app; app(__import__('sys').argv[1:])",
                    str(SHARD_BYTES), "--yes", "--workers", "2", *CONFIG]],
     "fetched, then made": [["-m", "t4sa_data.cli", "download", "b-t4sa"],
-                           ["-m", "builders.cli", "home/raw", "--workers", "2", "--shard-size", str(SHARD_BYTES),
-                            *CONFIG]],
+                           ["-c", "from builders.cli import app; app()", "home/raw", "--workers", "2",
+                            "--shard-size", str(SHARD_BYTES), *CONFIG]],
 }  # fmt: skip
 
 
@@ -95,6 +95,8 @@ def race(work: Path, official: Path, rate: float, rounds: int) -> dict[str, Seen
                             shutil.copy(path, raw)
                     here = [[word.replace("home/raw", str(raw)) for word in one] for one in commands]
                     run(here, folder, url, seen[name])
+                    if not list(folder.glob("home/t4sa-wds/b-t4sa-256/train-*.tar")):
+                        sys.exit(f"{name}: there is no release")
                     shutil.rmtree(folder)
                     print(f"round {number + 1}/{rounds}: {name}: {seen[name].seconds[-1]:.1f} s", file=sys.stderr)
         finally:

@@ -144,6 +144,27 @@ def test_versions_are_not_mixed(releases: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "whole").exists()
 
 
+def test_bytes_that_were_damaged_on_the_way_are_asked_for_anew(
+    releases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from t4sa_data import stream
+
+    folder = releases / "t4sa-wds"
+    monkeypatch.setattr(cache_module.Cache, "admit", lambda *_: False)  # no shard comes whole
+    files = files_below(folder)
+    with OfficialSite(dict(files), is_open=True) as site:
+        loader = stream(site.url, batch_size=8, decode=None, shuffle="block", cache=tmp_path, tail="ragged")
+        wanted = next(wanted for wanted, _ in ranges_of(folder) if "train" in wanted.file)
+        at = wanted.offset + wanted.length // 2
+        whole = files[wanted.file]
+        site.files[wanted.file] = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        with pytest.raises(ChecksumMismatch):
+            keys_of(loader)
+        site.files[wanted.file] = whole
+        assert len(keys_of(loader)) == loader.num_samples
+
+
 def test_a_second_epoch_is_read_from_the_disk(releases: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from t4sa_data import stream

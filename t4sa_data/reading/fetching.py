@@ -229,6 +229,10 @@ class RemoteSource:
             hint="Read it once with a connection, or give the cache= where it is.",
         )
 
+    def forget(self, wanted: Range) -> None:
+        """See `Source`."""
+        self._kept.drop(wanted.file)
+
     def abort(self) -> None:
         """See `Source`."""
         with self._changed:

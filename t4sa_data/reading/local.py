@@ -116,6 +116,9 @@ class LocalSource:
             self._descriptors[file] = descriptor
             return descriptor
 
+    def forget(self, wanted: Range) -> None:
+        """Nothing: what is read is the file itself."""
+
     def abort(self) -> None:
         """Nothing: a read of a disk cannot be ended."""
 

@@ -32,6 +32,9 @@ class Source(Protocol):
             ShardError: there is no such file, or it ends before.
         """
 
+    def forget(self, wanted: Range) -> None:
+        """The bytes of a range were not those of the release: do not give them again, ask anew."""
+
     def abort(self) -> None:
         """Let every `read` that waits for a network end with an error, now and from now on."""
 

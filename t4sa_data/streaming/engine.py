@@ -317,6 +317,7 @@ class Engine:
         try:
             yield
         except FaultyPicture as fault:
+            self._source.forget(batch.ranges[low + fault.index])
             raise located(fault, self._selection.where(int(batch.rows[low + fault.index]))) from fault.error
 
     def _finish(self, batch: _Batch) -> dict[str, Any]:

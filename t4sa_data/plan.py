@@ -103,7 +103,7 @@ Tail = Literal["drop", "wrap", "ragged"]
 Shuffle = Literal["full", "block"]
 
 # What a hash is for: no two uses share their bits.
-ORDER, BLOCKS, AUGMENT, FRACTION, DRAWS, START = range(6)
+ORDER, BLOCKS, AUGMENT, FRACTION, DRAWS, START, DROPOUT = range(7)
 
 BLOCK_SAMPLES = 64
 """Contiguous samples that a block shuffle keeps together: about 8 MB of B-T4SA, one range request."""
@@ -118,7 +118,7 @@ def sample_hash(positions: Ints, *, seed: int, epoch: int, purpose: int, draw: I
         positions: shape (n,), each below 2^40.
         seed: any integer.
         epoch: any integer.
-        purpose: one of this module's, `ORDER` to `START`.
+        purpose: one of this module's, `ORDER` to `DROPOUT`.
         draw: which draw of the same sample in one epoch (from 0); below 2^20.
 
     >>> [hex(int(x)) for x in sample_hash(np.arange(2), seed=0, epoch=0, purpose=ORDER)]

@@ -34,7 +34,7 @@ from t4sa_data.manifest import (
     content_digest,
     count_classes,
 )
-from t4sa_data.schema import TABLE, layer_schema, to_json
+from t4sa_data.schema import layer_schema, table_schema, to_json
 from t4sa_data.shards import (
     TABLE_NAME,
     ParquetShardWriter,
@@ -178,7 +178,7 @@ def write_shard(
     Args:
         out: DIR, the folder of `t4sa/` and `t4sa-wds/`.
         task: which shard.
-        rows: its records, columns as `schema.RECORD`.
+        rows: its records, columns as `schema.record_schema` of the layer.
         images: their bytes, in the same order.
         formats: of `FORMATS`.
 
@@ -193,14 +193,14 @@ def write_shard(
     with ExitStack() as stack:
         sinks = {fmt: stack.enter_context(atomic_file(path)) for fmt, path in paths.items()}
         tar = TarShardWriter(sinks["wds"]) if "wds" in sinks else None
-        parquet = ParquetShardWriter(sinks["parquet"], rows) if "parquet" in sinks else None
+        parquet = ParquetShardWriter(sinks["parquet"], rows, layer_schema(task.layer)) if "parquet" in sinks else None
         try:
             for record, image in zip(records, images, strict=True):
                 lengths.append(len(image))
                 if parquet:
                     parquet.write(image)
                 if tar:
-                    tar.write(record["key"], image, to_json(record), record["label"])
+                    tar.write(record["key"], image, to_json(record, task.layer), record["label"])
             for writer in (parquet, tar):
                 if writer:
                     writer.close()
@@ -239,13 +239,14 @@ def sample_table(layer: Layer, fmt: str) -> pa.Table:
     """The layer's sample table for one format: its records, and where each image is in that format's shards."""
     names = pa.chunked_array([pa.repeat(task.name(fmt), task.num_rows) for task in layer.tasks], pa.string())
     offsets = [written[fmt].offsets for written in layer.written] or [np.zeros(0, np.int64)]
-    return _with_places(layer.table, names, np.concatenate(offsets), layer.image_bytes)
+    return _with_places(layer, names, np.concatenate(offsets))
 
 
-def _with_places(table: pa.Table, files: pa.Array | pa.ChunkedArray, offsets: Any, lengths: Any) -> pa.Table:
-    for name, column in (("file", files), ("offset", pa.array(offsets)), ("length", pa.array(lengths))):
-        table = table.append_column(TABLE.field(name), column.cast(TABLE.field(name).type))
-    return table.select(TABLE.names)
+def _with_places(layer: Layer, files: pa.Array | pa.ChunkedArray, offsets: Any) -> pa.Table:
+    table, schema = layer.table, table_schema(layer.name)
+    for name, column in (("file", files), ("offset", pa.array(offsets)), ("length", pa.array(layer.image_bytes))):
+        table = table.append_column(schema.field(name), column.cast(schema.field(name).type))
+    return table.select(schema.names)
 
 
 def seal(out: Path, fmt: str, layers: Sequence[Layer], *, keep: Manifest | None = None) -> Manifest:
@@ -286,7 +287,7 @@ def seal_in_place(
         archives: the archives, names relative to `raw`.
     """
     folder = Path(raw) / FOLDERS["in-place"]
-    table = _with_places(layer.table, pa.array(files, pa.string()), offsets, layer.image_bytes)
+    table = _with_places(layer, pa.array(files, pa.string()), offsets)
     files_made = [_write_table_file(folder, layer.name, table)]
     manifest = Manifest(
         format="in-place",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,15 +40,30 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "duplicate_group": (pa.string(), "key of the first image of its near-duplicate group; its own where it is alone"),
     "sha256": (pa.string(), "of the image's bytes, 64 hex digits"),
 }
-DESCRIPTIONS = {"image": "the original bytes, never re-encoded", **{name: text for name, (_, text) in _COLUMNS.items()}}
+# What `twitter-testing` has besides.
+_TWITTER_TESTING_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "media_key": (pa.string(), "Twitter's name of the picture; rows that share one are twins: one picture twice"),
+    "agreement": (pa.int8(), "how many of five workers agreed on the label: 5, 4 or 3"),
+    "fold_5": (pa.int8(), "1 to 5: fold among the images on which five agree; null where it is in none"),
+    "fold_4": (pa.int8(), "as above, among the images on which at least four agree"),
+    "fold_3": (pa.int8(), "as above, among all images"),
+}
+DESCRIPTIONS = {
+    "image": "the original bytes, never re-encoded",
+    **{name: text for name, (_, text) in {**_COLUMNS, **_TWITTER_TESTING_COLUMNS}.items()},
+}
 
 RECORD = pa.schema([(name, kind) for name, (kind, _) in _COLUMNS.items()])
 """Everything about a sample but its image, in the order of the files."""
 
+TWITTER_TESTING_RECORD = pa.schema([*RECORD, *((name, kind) for name, (kind, _) in _TWITTER_TESTING_COLUMNS.items())])
+"""The same for `twitter-testing`: a person's label in place of a labeller's (its probabilities and text are null)."""
+
 SAMPLE = pa.schema([("image", IMAGE_TYPE), *RECORD])
 """A row of an image layer's Parquet shard."""
 
-TABLE = pa.schema([*RECORD, ("file", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
+_PLACE = (("file", pa.string()), ("offset", pa.int64()), ("length", pa.int64()))
+TABLE = pa.schema([*RECORD, *_PLACE])
 """The sample table: the record, and where its bytes are (`file` below the manifest's `data_root`; bytes)."""
 
 TEXT_RECORD = pa.schema(
@@ -65,7 +81,18 @@ PROBABILITIES = CLASSES
 
 def layer_schema(layer: str) -> pa.Schema:
     """The Arrow schema of a layer's Parquet shards."""
-    return {"t4sa-text": TEXT_RECORD, "raw-text": RAW_TEXT_RECORD}.get(layer, SAMPLE)
+    texts = {"t4sa-text": TEXT_RECORD, "raw-text": RAW_TEXT_RECORD}
+    return texts[layer] if layer in texts else pa.schema([("image", IMAGE_TYPE), *record_schema(layer)])
+
+
+def record_schema(layer: str) -> pa.Schema:
+    """Everything about a sample of an image layer but its image, in the order of the files."""
+    return TWITTER_TESTING_RECORD if layer == "twitter-testing" else RECORD
+
+
+def table_schema(layer: str) -> pa.Schema:
+    """The sample table of an image layer: `TABLE`, with the columns that this layer has besides."""
+    return pa.schema([*record_schema(layer), *_PLACE])
 
 
 def make_key(tweet_id: int, image_index: int) -> str:
@@ -102,7 +129,7 @@ def features(layer: str = "b-t4sa", columns: list[str] | None = None) -> dataset
     """The `datasets` features of a layer (images as RGB, labels as ClassLabel).
 
     Args:
-        layer: any layer of the catalog; all image layers share one set.
+        layer: any layer of the catalog; all image layers but `twitter-testing` share one set.
         columns: keep these only, in this order.
     """
     import datasets
@@ -118,8 +145,8 @@ def features(layer: str = "b-t4sa", columns: list[str] | None = None) -> dataset
     return datasets.Features({name: made[name] for name in columns} if columns else made)
 
 
-def to_json(row: dict[str, Any]) -> bytes:
-    """The `.json` member of a sample: every column of `RECORD`, always, in its order.
+def to_json(row: dict[str, Any], layer: str = "b-t4sa") -> bytes:
+    """The `.json` member of a sample: every column of the layer's record, always, in its order.
 
     The tweet id is a string (JavaScript and many JSON readers round integers above 2^53); floats are the shortest
     decimal that gives the same float32 back.
@@ -128,7 +155,7 @@ def to_json(row: dict[str, Any]) -> bytes:
     >>> json.loads(to_json(row))["tweet_id"], json.loads(to_json(row))["negative"]
     ('1152921504606846977', 0.1)
     """
-    made = {name: row[name] for name in _NAMES}
+    made = {name: row[name] for name in _names(layer)}
     made["tweet_id"] = str(made["tweet_id"])
     for name in _FLOATS:
         if made[name] is not None:
@@ -136,19 +163,23 @@ def to_json(row: dict[str, Any]) -> bytes:
     return _ENCODER.encode(made).encode()
 
 
-_NAMES = tuple(RECORD.names)
+@cache
+def _names(layer: str) -> tuple[str, ...]:
+    return tuple(record_schema(layer).names)
+
+
 _FLOATS = tuple(field.name for field in RECORD if field.type == pa.float32())
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
-def from_json(data: bytes) -> dict[str, Any]:
+def from_json(data: bytes, layer: str = "b-t4sa") -> dict[str, Any]:
     """The row that `to_json` wrote.
 
     Raises:
-        ValueError: no JSON object with exactly the record's columns.
+        ValueError: no JSON object with exactly the columns of the layer's record.
     """
-    row = json.loads(data)
-    if not isinstance(row, dict) or list(row) != RECORD.names:
-        raise ValueError(f"columns are not {RECORD.names}")
+    row, names = json.loads(data), list(_names(layer))
+    if not isinstance(row, dict) or list(row) != names:
+        raise ValueError(f"columns are not {names}")
     row["tweet_id"] = None if row["tweet_id"] is None else int(row["tweet_id"])
     return row

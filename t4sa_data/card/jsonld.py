@@ -17,7 +17,7 @@ import pyarrow as pa
 from t4sa_data import catalog
 from t4sa_data.card.metadata import GATE_CONDITIONS, GATE_PROMPT, PRETTY_NAMES, TAGS, globs
 from t4sa_data.manifest import FOLDERS, FileEntry, Manifest
-from t4sa_data.schema import DESCRIPTIONS, RECORD, layer_schema
+from t4sa_data.schema import DESCRIPTIONS, layer_schema, record_schema
 from t4sa_data.shards import TABLE_NAME
 
 CROISSANT = "http://mlcommons.org/croissant/1.1"
@@ -274,7 +274,7 @@ def _file_set(name: str, includes: list[str], encoding: str, *containers: str) -
 
 def _table_fields(config: str, kind: str, table: str, *, leave_out: str = "") -> list[dict[str, Any]]:
     made = []
-    for column in RECORD:
+    for column in record_schema(catalog.CONFIGS[config].layers[0]):
         if column.name != leave_out:
             data_type = ["sc:Text", "cr:Split"] if column.name == "split" else _data_type(column.type)
             made.append(_field(config, column.name, data_type, _source(kind, table, column=column.name)))

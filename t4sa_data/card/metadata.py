@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from t4sa_data import catalog
 from t4sa_data.manifest import SUFFIXES, Manifest
-from t4sa_data.schema import RECORD, layer_schema
+from t4sa_data.schema import layer_schema, record_schema
 
 PRETTY_NAMES = {
     "parquet": "T4SA: Twitter for Sentiment Analysis",
@@ -73,7 +73,7 @@ def features_yaml(layer: str, fmt: str = "parquet") -> list[dict[str, Any]]:
     if fmt != "wds":
         return [_feature(field) for field in layer_schema(layer)]
     # In JSON the tweet id is a string, see schema.to_json.
-    record = [RECORD.field(name) for name in RECORD.names]
+    record = record_schema(layer)
     struct = [_value(f.name, pa.string()) if f.name == "tweet_id" else _value(f.name, f.type) for f in record]
     return [
         {"name": "jpg", **_IMAGE},

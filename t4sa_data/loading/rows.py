@@ -17,7 +17,7 @@ import pyarrow as pa
 from t4sa_data.errors import ShardError
 from t4sa_data.loading.ranges import read_run
 from t4sa_data.manifest import Manifest
-from t4sa_data.schema import RECORD
+from t4sa_data.schema import record_schema
 from t4sa_data.shards import TABLE_NAME, RangeReader
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make_builder(request: Request, manifest: Manifest, folder: Path, splits: lis
             rows = manifest.layers[layer].splits[part].rows
             parts.setdefault(split, []).append((str((folder / name).resolve()), entry.sha256, part, rows))
     features = request.features()
-    assert set(features) <= {*RECORD.names, "image"}
+    assert set(features) <= {*record_schema(request.layer).names, "image"}
     return SampleTable(
         cache_dir=request.cache_dir,
         dataset_name="t4sa",

@@ -37,12 +37,13 @@ class ParquetShardWriter:
 
     Args:
         sink: where the file goes.
-        records: the shard's rows without their images, columns as `schema.RECORD`; images follow in this order.
+        records: the shard's rows without their images, columns as in `schema`; images follow in this order.
+        schema: of the file (`schema.layer_schema`); the image comes first.
     """
 
-    def __init__(self, sink: HashingFile, records: pa.Table) -> None:
+    def __init__(self, sink: HashingFile, records: pa.Table, schema: pa.Schema = SAMPLE) -> None:
         self._records = records
-        self._writer: Any = open_writer(sink, SAMPLE)
+        self._writer: Any = open_writer(sink, schema)
         self._images: list[bytes] = []
         self._start = self._num_bytes = 0
 

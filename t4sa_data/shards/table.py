@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t4sa_data.errors import ShardError
-from t4sa_data.schema import TABLE
+from t4sa_data.schema import table_schema
 
 TABLE_NAME = "index.parquet"
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a sample table (all columns, or those named).
+def read_table(path: Path, columns: list[str] | None = None, *, layer: str = "b-t4sa") -> pa.Table:
+    """Read the sample table of a layer (all columns, or those named).
 
     Raises:
         ShardError: no readable Parquet file, or not a sample table's columns.
@@ -28,7 +28,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise ShardError(
             "the sample table cannot be read", got=str(error).splitlines()[0], where=path, hint="Run `t4sa check`."
         ) from error
-    expected = columns or TABLE.names
+    expected = columns or table_schema(layer).names
     if table.schema.names != expected:
         raise ShardError("not a sample table", expected=expected, got=table.schema.names, where=path)
     return table

@@ -17,12 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from t4sa_data import catalog
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, NoRows, ShardError, UnknownConfig
 from t4sa_data.manifest import Manifest
 from t4sa_data.plan import Ints
 from t4sa_data.reading import OpenRelease, Range
-from t4sa_data.schema import TABLE
+from t4sa_data.schema import table_schema
 from t4sa_data.streaming.labels import Labels, join_labels
 from t4sa_data.streaming.where import Where, mask_of
 
@@ -101,11 +102,12 @@ def select(
         UnmatchedLabels: `labels` leaves samples without one.
         ShardError: a sample table cannot be read.
     """
-    if unknown := [name for name in columns if name not in TABLE.names]:
-        raise UnknownConfig("no such column", expected=" | ".join(TABLE.names), got=", ".join(unknown))
+    parts = release.manifest.parts(config, split)
+    known = table_schema(catalog.CONFIGS[config].layers[0]).names
+    if unknown := [name for name in columns if name not in known]:
+        raise UnknownConfig("no such column", expected=" | ".join(known), got=", ".join(unknown))
     base = ["key", "label", *CLASSES, *PLACE, *(["sha256"] if with_sha256 else [])]
     needed = list(dict.fromkeys([*base, *columns, *where.columns, *(labels.columns if labels else ())]))
-    parts = release.manifest.parts(config, split)
     rows = [_read_part(release.table(layer), part, needed, where.expression) for layer, part in parts]
     if not rows:
         raise NoRows("the release has no sample of this split", where=f"{release.where}, {config}/{split}")
@@ -213,7 +215,7 @@ def _kept(path: Path, expression: Any) -> npt.NDArray[np.bool_]:
         raise BadOption(
             "where: the expression does not fit the sample table",
             got=str(error).splitlines()[0],
-            hint=f"Columns: {', '.join(TABLE.names)}.",
+            hint=f"Columns: {', '.join(pq.read_schema(path).names)}.",
         ) from error
     return np.asarray(kept.fill_null(False).to_numpy())
 

@@ -7,13 +7,16 @@ from t4sa_data.testing.check import check_release
 from t4sa_data.testing.faults import Fault, Report
 from t4sa_data.testing.releases import make_release
 from t4sa_data.testing.resume import assert_resume_exact
+from t4sa_data.testing.twitter_testing import TwitterTesting, make_twitter_testing
 
 __all__ = [
     "Fault",
     "OfficialArchive",
     "Report",
+    "TwitterTesting",
     "assert_resume_exact",
     "check_release",
     "make_official_archive",
     "make_release",
+    "make_twitter_testing",
 ]

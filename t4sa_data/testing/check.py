@@ -211,7 +211,7 @@ class _Folder:
         """An image layer: its sample table, then each of its shards against it."""
         file, table = f"{name}/{TABLE_NAME}", None
         with self.faults.guard(file):
-            table = read_table(self.folder / file)
+            table = read_table(self.folder / file, layer=name)
         shards = self._shards(name)
         runs = self._runs(file, table, shards) if table is not None else {}
         self._run([self._job(shard, runs.get(shard.name)) for shard in shards])

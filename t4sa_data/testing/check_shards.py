@@ -17,7 +17,7 @@ from t4sa_data.errors import ArchiveError, BadImage
 from t4sa_data.files import CHUNK_BYTES
 from t4sa_data.manifest import FileEntry
 from t4sa_data.pixels import inspect_image
-from t4sa_data.schema import RECORD, from_json, layer_schema, to_json
+from t4sa_data.schema import from_json, layer_schema, record_schema, to_json
 from t4sa_data.shards import Member, image_spans, samples, tar_index, walk
 from t4sa_data.testing.faults import Faults
 
@@ -146,7 +146,8 @@ def _check_parquet(job: FileJob, path: Path, faults: Faults) -> None:
         start = 0
         for group in range(parquet.metadata.num_row_groups):
             with faults.guard(name):
-                got = parquet.read_row_group(group, columns=["image.path", *RECORD.names])
+                columns = [column for column in schema.names if column != "image"]
+                got = parquet.read_row_group(group, columns=["image.path", *columns])
                 _compare_rows(name, got, rows.slice(start, got.num_rows), start, faults)
             start += parquet.metadata.row_group(group).num_rows
     offsets, lengths = image_spans(path)
@@ -162,7 +163,7 @@ def _compare_rows(name: str, got: pa.Table, rows: pa.Table, start: int, faults: 
     got = got.slice(0, rows.num_rows)
     keys = rows["key"].to_pylist()
     differing: dict[int, list[str]] = {}
-    for column in RECORD.names:
+    for column in (name for name in got.column_names if name != "image"):
         if not got[column].equals(rows[column]):
             for row, (one, other) in enumerate(zip(got[column].to_pylist(), rows[column].to_pylist(), strict=True)):
                 if one != other:
@@ -192,7 +193,7 @@ def _compare_places(name: str, rows: pa.Table, offsets: Sequence[int], lengths: 
 def _check_tar(job: FileJob, path: Path, faults: Faults) -> None:
     """Member order and keys, `.json` and `.cls` against the table, places, and the `.tar.idx` beside."""
     name = job.entry.name
-    records = _records(job.rows)
+    records = _records(job)
     offsets: list[int] = []
     lengths: list[int] = []
     starts: list[int] = []
@@ -205,7 +206,7 @@ def _check_tar(job: FileJob, path: Path, faults: Faults) -> None:
                 lengths.append(members[".jpg"].length)
                 end = members[".cls"].end
                 if job.rows is not None:
-                    _compare_sample(name, row, key, members, file, next(records, None), faults)
+                    _compare_sample(job, row, key, members, file, next(records, None), faults)
     except ArchiveError as error:
         faults.add(name, str(error), row=len(starts))
         return
@@ -218,13 +219,15 @@ def _check_tar(job: FileJob, path: Path, faults: Faults) -> None:
         _compare_index(f"{name}.idx", index.read_bytes(), tar_index([*starts, end]), faults)
 
 
-def _records(rows: pa.Table | None) -> Iterator[dict[str, Any]]:
-    for batch in rows.select(RECORD.names).to_batches(max_chunksize=1024) if rows is not None else ():
-        yield from batch.to_pylist()
+def _records(job: FileJob) -> Iterator[dict[str, Any]]:
+    if job.rows is not None:
+        names = record_schema(str(job.entry.layer)).names
+        for batch in job.rows.select(names).to_batches(max_chunksize=1024):
+            yield from batch.to_pylist()
 
 
 def _compare_sample(
-    name: str,
+    job: FileJob,
     row: int,
     key: str,
     members: Mapping[str, Member],
@@ -233,6 +236,7 @@ def _compare_sample(
     faults: Faults,
 ) -> None:
     """One sample of a tar against its row of the table."""
+    name, layer = job.entry.name, str(job.entry.layer)
     if record is None:
         faults.add(name, "a sample the table does not have", row=row, key=key, kind="extra sample")
         return
@@ -241,8 +245,8 @@ def _compare_sample(
         wrong.append(f"the key is {key}, the table says {record['key']}")
     file.seek(members[".json"].offset)
     data = file.read(members[".json"].length)
-    if data != to_json(record):
-        wrong.append(_json_fault(data, record))
+    if data != to_json(record, layer):
+        wrong.append(_json_fault(data, record, layer))
     file.seek(members[".cls"].offset)
     label = file.read(members[".cls"].length)
     if label != b"%d" % record["label"]:
@@ -251,14 +255,14 @@ def _compare_sample(
         faults.add(name, "; ".join(wrong), row=row, key=key, kind="sample differs from the table")
 
 
-def _json_fault(data: bytes, record: Mapping[str, Any]) -> str:
+def _json_fault(data: bytes, record: Mapping[str, Any], layer: str) -> str:
     try:
-        got = from_json(data)
+        got = from_json(data, layer)
     except ValueError as error:
         return f"the .json member does not parse ({error})"
     differing = [
         _differs(column, got[column], record[column], where=".json ")
-        for column in RECORD.names
+        for column in got
         if got[column] != record[column] and not _same_float32(got[column], record[column])
     ]
     return "; ".join(differing) or "the .json member says the same in other bytes"

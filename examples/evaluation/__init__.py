@@ -1,0 +1,1 @@
+"""From predictions to the paper's table: metrics, report, figures; only `predicting` needs torch."""

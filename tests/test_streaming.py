@@ -153,6 +153,14 @@ def test_flips_are_half_of_them_and_of_each_sample_in_some_epoch(path: Path) -> 
     assert len(set(flips.values())) > 3
 
 
+def test_iterating_in_inference_mode(path: Path) -> None:
+    """Whoever evaluates does; the threads that fill the batches are not in that mode."""
+    expected = epoch_of(loader_of(path, shuffle=False))
+    with torch.inference_mode():
+        assert epoch_of(loader_of(path, shuffle=False)) == expected
+        assert epoch_of(loader_of(path, shuffle=False).to("cpu")) == expected
+
+
 def test_normalised_batches(path: Path) -> None:
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     plain = loader_of(path)

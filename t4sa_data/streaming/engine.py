@@ -272,8 +272,9 @@ class Engine:
     def _empty(self, count: int) -> torch.Tensor:
         """uint8 [B, 3, side, side], stored as B, side, side, 3."""
         side = self._options.recipe.geometry.side
-        x_BHWC = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
-        return x_BHWC.permute(0, 3, 1, 2)
+        with torch.inference_mode(False):  # the threads that fill it are not in the mode of whoever iterates
+            x_BHWC = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)
+            return x_BHWC.permute(0, 3, 1, 2)
 
     def _start(self, batch: _Batch) -> None:
         """Start what works on pictures, when the first of them are known."""

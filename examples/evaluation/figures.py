@@ -115,7 +115,7 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]], path: Path, *, ece: fl
         upper.plot([0, 100], [0, 100], color=PALE, linewidth=1, linestyle="--", label="calibrated")
         style = {"color": OURS, "ecolor": OURS, "elinewidth": 1.2, "marker": "o", "markersize": 5, "linewidth": 1.4}
         upper.errorbar(middle, value, yerr=ends, label="this model, 95 % interval", **style)
-        upper.set(ylim=(0, 100), ylabel="accuracy, %")
+        upper.set(ylim=(-2, 102), ylabel="accuracy, %")
         upper.set_title("Calibration" if ece is None else f"Calibration: expected error {100 * ece:.1f} %")
         upper.legend(loc="upper left")
         upper.grid(color=LINE, linewidth=0.6)
@@ -154,7 +154,7 @@ def confidence_figure(
         axes.set_xlim(-0.6, len(bins) - 0.4)
         bottom, top = (value - ends[0]).min(), (value + ends[1]).max()
         low = min(bottom, 100 * (floor if floor is not None else 1))
-        axes.set_ylim(max(0, low - 4), min(101, top + 0.25 * (top - low) + 4))
+        axes.set_ylim(max(-2, low - 4), min(102, top + 0.25 * (top - low) + 4))
         axes.set(ylabel="accuracy, %", xlabel="confidence of the text labeller")
         axes.set_title("Accuracy by confidence of the label")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
@@ -202,7 +202,7 @@ def _paper_panel(axes: Any, title: str, entry: Mapping[str, Any], rows: list[tup
     place = np.arange(len(everything))
     axes.barh(place, [one[1] for one in everything], 0.62, color=[one[2] for one in everything])
     axes.errorbar([value], [0], xerr=[[value - low], [high - value]], color=WARM, elinewidth=2, capsize=4)
-    axes.axvspan(low, high, color=WARM, alpha=0.12, linewidth=0)
+    axes.axvspan(low, high, color=WARM, alpha=0.12, linewidth=0, zorder=0)
     axes.axvline(100 * entry["floor"], color=PALE, linewidth=1, linestyle="--")
     for k, (_, number, colour) in enumerate(everything):
         words = f"{number:.1f}" if colour == PAPER else f"{number:.2f}"
@@ -214,8 +214,9 @@ def _paper_panel(axes: Any, title: str, entry: Mapping[str, Any], rows: list[tup
     axes.set_xticks(range(0, 101, 20))
     axes.tick_params(axis="y", length=0)
     published = f" of {entry['n_published']:,}" if entry["n_published"] else ""
-    floor = f"dashed: majority class {100 * entry['floor']:.1f} %"
-    axes.set_title(f"{title}\nn = {entry['n']:,}{published}; {floor}", size=9.5)
+    words = "" if entry["comparable"] else ", not comparable"
+    words += f"; dashed: majority class {100 * entry['floor']:.1f} %"
+    axes.set_title(f"{title}\nn = {entry['n']:,}{published}{words}", size=9.5)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
 
 

@@ -1,0 +1,239 @@
+"""Evaluate a model, or anybody's predictions, with the paper's protocol: its numbers beside theirs.
+
+    python examples/evaluate.py --run RUN --data DIR                    # RUN/best of examples/train.py
+    python examples/evaluate.py --model MODEL --data DIR                # a folder of examples/convert.py
+    python examples/evaluate.py --predictions FILE --data DIR           # Parquet or CSV of any framework: no torch
+    torchrun --nproc-per-node 2 examples/evaluate.py --run RUN --data DIR
+
+Writes predictions-<config>.parquet, results.json, results.md, figures, and the paper's grid of the most confident
+pictures as PNG and as a page. Needs the extra [train].
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # as a script, the checkout is not on the path, and this folder would shadow libraries
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from examples.evaluation import predictions as tables
+from examples.evaluation.predictions import B_T4SA, TWITTER
+from examples.evaluation.report import evaluate_predictions, results_markdown
+from t4sa_data import catalog
+from t4sa_data.errors import BadOption, ConfigUnavailable, T4SAError
+from t4sa_data.files import sha256_file, write_bytes, write_json
+from t4sa_data.reading import open_release
+
+SYSTEMS = [row.system for row in catalog.TABLE_1]
+CONFIGS = (B_T4SA, "b-t4sa-256", TWITTER)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, help="a run of examples/train.py: its best model, report in RUN/evaluation")
+    what.add_argument("--model", type=Path, help="a model folder")
+    what.add_argument(
+        "--predictions", type=Path, help="Parquet or CSV: key, negative, neutral, positive (probabilities)"
+    )
+    made.add_argument("--data", required=True, help="a release, as for t4sa_data.stream")
+    made.add_argument(
+        "--on", help=f"configs, with commas, of {', '.join(CONFIGS)}; default: what is there of {B_T4SA}, {TWITTER}"
+    )
+    made.add_argument("--split", default="test", help="of b-t4sa; only test stands beside the paper")
+    made.add_argument("--against", type=Path, help="predictions of another model: McNemar and paired bootstrap")
+    made.add_argument(
+        "--system", help="row of the paper's table that the model reproduces; default: as its model.json says"
+    )
+    made.add_argument(
+        "--out", type=Path, help="folder of the report; default: evaluation in the run, or beside the file"
+    )
+    made.add_argument("--device", default="auto", help="auto, cuda, mps, cpu")
+    made.add_argument("--amp", default="none", choices=("none", "bf16", "fp16"), help="precision; none: float32")
+    made.add_argument("--batch-size", type=int, default=32, help="pictures of a forward pass")
+    made.add_argument("--workers", type=int, help="threads that decode; default: one a core")
+    made.add_argument(
+        "--view", choices=("squash", "center"), help="how a picture becomes the input; default: the model's"
+    )
+    made.add_argument(
+        "--pictures", type=int, help="in each cell of the grid, 0: no grid; default: 4, of --predictions 0"
+    )
+    made.add_argument("--blur", action="store_true", help="blur the pictures of the grid")
+    made.add_argument("--texts", action="store_true", help="tweets' texts in the page")
+    return made
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any] | None:
+    """Evaluate, write the report, print its table; the results (None on ranks other than 0)."""
+    options = parser().parse_args(argv)
+    if options.system is not None and options.system not in SYSTEMS:
+        raise BadOption("--system: not in the paper's table", expected=" | ".join(SYSTEMS), got=options.system)
+    release = open_release(options.data)
+    truths = {
+        config: tables.read_truth(release, config, split_of(config, options.split))
+        for config in chosen_configs(options, release)
+    }
+    file = tables.read_file(options.predictions) if options.predictions else None
+    if file is not None and options.on is None:  # a file need not be about everything that the release holds
+        truths = {name: truths[name] for name in tables.configs_in(file, truths) or truths}
+    # Before the long part: what is wrong with it is said at once.
+    others = tables.align(tables.read_file(options.against), truths, options.against) if options.against else None
+    if file is not None:
+        about: dict[str, Any] = {"predictions": options.predictions.name, "sha256": sha256_file(options.predictions)}
+        system, found = options.system, tables.align(file, truths, options.predictions)
+    else:
+        system, about, found = from_model(options, tuple(truths))
+    if not found:
+        return None
+    about["content_digest"] = release.manifest.content_digest
+    results = evaluate_predictions(found, split=options.split, system=system, about=about, against=others)
+    write_report(options, release, found, results)
+    return results
+
+
+def chosen_configs(options: argparse.Namespace, release: Any) -> list[str]:
+    """What to evaluate on: as asked for, else what the release holds.
+
+    Raises:
+        ConfigUnavailable, UnknownConfig, BadOption: it does not hold what was asked for.
+    """
+    if options.on is None:
+        if found := [name for name in (B_T4SA, TWITTER) if name in release.manifest.configs]:
+            return found
+        raise ConfigUnavailable(
+            "nothing to evaluate on",
+            expected=f"{B_T4SA} or {TWITTER}",
+            got=", ".join(release.manifest.configs),
+            where=release.where,
+        )
+    names = list(dict.fromkeys(name.strip() for name in options.on.split(",")))
+    if unknown := [name for name in names if name not in CONFIGS]:
+        raise BadOption("--on: cannot be evaluated on", expected=" | ".join(CONFIGS), got=", ".join(unknown))
+    for name in names:
+        tables.require_config(release, name, split_of(name, options.split))
+    return names
+
+
+def split_of(config: str, split: str) -> str:
+    """The split to evaluate on: the Twitter Testing Dataset has `test` only."""
+    return "test" if config == TWITTER else split
+
+
+def from_model(
+    options: argparse.Namespace, configs: tuple[str, ...]
+) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
+    """The system that a model reproduces, what it is, and its predictions by config (none on ranks other than 0)."""
+    import torch
+
+    from examples.evaluation.predicting import all_ranks, find_device, predict
+    from examples.models.folder import load_model, read_json
+
+    folder = options.run / "best" if options.run else options.model
+    model, device = load_model(folder), find_device(options.device)
+    if options.view:
+        model.input = dataclasses.replace(model.input, view=options.view)
+    if device.type == "cuda":
+        model.network.to(memory_format=torch.channels_last)
+    description = read_json(folder)
+    about = {
+        "architecture": model.architecture,
+        "weights_sha256": description["files"][description["weights"]],
+        "view": model.input.view,
+        "amp": options.amp,
+    }
+    found = {}
+    with all_ranks(device):
+        for config in configs:
+            found[config] = predict(
+                model,
+                options.data,
+                config=config,
+                split=split_of(config, options.split),
+                device=device,
+                batch_size=options.batch_size,
+                amp=options.amp,
+                workers=options.workers,
+            )
+    system = options.system or model.source.get("system")
+    known = system if system in SYSTEMS else None
+    return known, about, {config: table for config, table in found.items() if table is not None}
+
+
+def write_report(options: argparse.Namespace, release: Any, found: dict[str, Any], results: dict[str, Any]) -> None:
+    """All files of the report; prints the table."""
+    out = options.out or default_out(options)
+    for config, table in found.items():
+        tables.save_table(out / f"predictions-{config}.parquet", table)
+    write_json(out / "results.json", results)
+    text = results_markdown(results)
+    write_bytes(out / "results.md", text.encode())
+    write_figures(out, results)
+    num = options.pictures if options.pictures is not None else 0 if options.predictions else 4
+    if num > 0:
+        write_grids(options, release, found, out, num)
+    print(text.partition("\n## ")[0].strip())
+    print(f"\nreport: {out / 'results.md'}")
+
+
+def default_out(options: argparse.Namespace) -> Path:
+    """RUN/evaluation, MODEL/evaluation, or FILE-evaluation."""
+    if options.predictions:
+        return Path(options.predictions.with_name(f"{options.predictions.stem}-evaluation"))
+    return Path(options.run or options.model) / "evaluation"
+
+
+def write_figures(out: Path, results: dict[str, Any]) -> None:
+    """Confusion, calibration, accuracy by text confidence; and the paper's numbers beside ours."""
+    from examples.evaluation import figures
+
+    for config, entry in results.items():
+        if config == "about":
+            continue
+        if config == TWITTER:
+            for cell, one in entry.items():
+                path = out / f"confusion-{config}-{cell.replace('_', '-')}.png"
+                figures.confusion_figure(one["confusion"], one["classes"], path, title=catalog.COLUMNS[cell])
+            continue
+        title = f"{config}, {results['about']['split']} split"
+        figures.confusion_figure(entry["confusion"], entry["classes"], out / f"confusion-{config}.png", title=title)
+        figures.reliability_figure(entry["reliability"], out / f"calibration-{config}.png", ece=entry["ece"])
+        if bins := entry.get("by_text_confidence"):
+            path = out / f"text-confidence-{config}.png"
+            figures.confidence_figure(bins, path, accuracy=entry["accuracy"], floor=entry["floor"])
+    figures.paper_figure(results, out / "paper.png")
+
+
+def write_grids(options: argparse.Namespace, release: Any, found: dict[str, Any], out: Path, num: int) -> None:
+    """The paper's figure for each three-way config."""
+    from examples.evaluation import grid
+
+    for config, table in found.items():
+        if config == TWITTER:
+            continue
+        cells = grid.read_cells(
+            release, table, config=config, split=options.split, num=num, blur=options.blur, texts=options.texts
+        )
+        title = f"Most confident predictions, {config} {options.split} split"
+        grid.write_grid(cells, out / f"grid-{config}.png", title=title)
+        about = {"Samples": f"{table.num_rows:,}", "Below each picture": "probability of the predicted class"}
+        grid.write_page(cells, out / f"grid-{config}.html", title=title, about=about)
+
+
+def run() -> None:
+    """`main` for a terminal: what goes wrong is one line, exit status 2."""
+    try:
+        main()
+    except T4SAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

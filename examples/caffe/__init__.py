@@ -1,0 +1,1 @@
+"""Caffe and DIGITS files."""

@@ -26,7 +26,11 @@ class TextChoice(StrEnum):
 @app.command()
 def prepare(
     raw: Annotated[
-        Path, typer.Argument(help="Folder of the official packages, names unchanged, archives not unpacked.")
+        Path,
+        typer.Argument(
+            help="Folder of the official packages, names unchanged, archives not unpacked; or of your copy of the "
+            "Twitter Testing Dataset."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder that gets t4sa/ and t4sa-wds/. Default: $T4SA_HOME, or the data folder.")
@@ -51,6 +55,7 @@ def prepare(
 ) -> None:
     """Build a release from the official T4SA packages: verified, sharded, in Parquet and WebDataset tar.
 
+    With `--configs twitter-testing` RAW is your own copy of the Twitter Testing Dataset: the layer joins the release.
     Killed at any moment, the same command goes on where it was and ends with the same bytes.
     """
     from builders.run import PrepareConfig

@@ -161,6 +161,74 @@ def join_tables(tables: Sequence[pa.Table], with_small: bool) -> pa.Table:
     return joined.append_column("small_file", pa.chunked_array(numbers, pa.int32()))
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilesChunk:
+    """Images of one task, each a file of its own."""
+
+    folder: Path
+    names: tuple[str, ...]
+    max_pixels: int
+    out: Path
+
+
+def inspect_files(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    state: State,
+    engine: Local,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int], object] = lambda _: None,
+) -> pa.Table:
+    """Inspect images that are files of their own.
+
+    Args:
+        folder: of the files.
+        names: file names.
+        state: where finished chunks are kept.
+        engine: where the work runs.
+        max_pixels: a larger picture is refused unseen.
+        progress: called with the number of images done since.
+
+    Returns:
+        Row for row, columns as `SCHEMA`.
+
+    Raises:
+        SourceChanged: a file went since it was found.
+    """
+    chunks = []
+    for i in range(0, len(names), CHUNK_IMAGES):
+        some = tuple(names[i : i + CHUNK_IMAGES])
+        try:
+            stamps = [stamp(folder / name) for name in some]
+        except FileNotFoundError as error:
+            raise SourceChanged("a picture went while it was read", where=error.filename) from error
+        key = fingerprint(INSPECTION_VERSION, stamps, max_pixels, DECODE_SECONDS, dict(toolchain()))
+        out = state.path("inspection-files", key, f"{i // CHUNK_IMAGES:05d}.arrow")
+        chunks.append(FilesChunk(folder=folder, names=some, max_pixels=max_pixels, out=out))
+    todo = [chunk for chunk in chunks if not chunk.out.exists()]
+    progress(len(names) - sum(len(chunk.names) for chunk in todo))
+    for chunk, _ in zip(todo, engine.run(inspect_files_chunk, todo), strict=True):
+        progress(len(chunk.names))
+    return pa.concat_tables([SCHEMA.empty_table(), *(read_arrow(chunk.out) for chunk in chunks)]).combine_chunks()
+
+
+def inspect_files_chunk(chunk: FilesChunk) -> None:
+    """Inspect the images of one task and write `chunk.out`.
+
+    Raises:
+        SourceChanged: a file went since it was found.
+    """
+    rows = []
+    for name in chunk.names:
+        try:
+            data = (chunk.folder / name).read_bytes()
+        except FileNotFoundError as error:
+            raise SourceChanged("a picture went while it was read", where=chunk.folder / name) from error
+        rows.append(try_inspect(data, chunk.max_pixels)[0])
+    write_arrow(chunk.out, SCHEMA, [pa.Table.from_pylist(rows, schema=SCHEMA)])
+
+
 def inspect_chunk(chunk: Chunk) -> None:
     """Inspect the images of one task and write `chunk.out`.
 

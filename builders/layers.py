@@ -126,7 +126,7 @@ def image_layers(
 def _small_layer(records: pa.Table, inspected: pa.Table) -> LayerRows:
     """`b-t4sa-256`: B-T4SA's rows, but what is said of the picture is said of the small one. The group is kept: it is
     found among the originals, so that both layers have the same."""
-    said = {"width": inspected["small_width"], "height": inspected["small_height"], **_hashes(inspected, "small_")}
+    said = {"width": inspected["small_width"], "height": inspected["small_height"], **hashes(inspected, "small_")}
     table = records.select(RECORD.names)
     for name, column in said.items():
         table = table.set_column(table.schema.get_field_index(name), RECORD.field(name), column)
@@ -134,7 +134,7 @@ def _small_layer(records: pa.Table, inspected: pa.Table) -> LayerRows:
     return LayerRows(name=small.LAYER, table=table, source=source)
 
 
-def _hashes(inspected: pa.Table, prefix: str = "") -> dict[str, pa.Array]:
+def hashes(inspected: pa.Table, prefix: str = "") -> dict[str, pa.Array]:
     """Columns `phash` and `sha256` as hex digits."""
     return {
         "phash": _hex(inspected[f"{prefix}phash"].to_numpy().astype(">u8").tobytes(), 8),
@@ -176,7 +176,7 @@ def _records(
         "width": inspected["width"],
         "height": inspected["height"],
         "duplicate_group": groups,
-        **_hashes(inspected),
+        **hashes(inspected),
     }
     schema = pa.schema([*RECORD, *(candidates.schema.field(name) for name in SOURCE)])
     return pa.table([columns[name] for name in schema.names], schema=schema)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builders import givingback, output, small, write
 from builders import layers as make
 from builders import ledger as status
+from builders import output, small, twitter_testing, write
 from builders import report as tell
 from builders.engine import Local
 from builders.images import image_layers
@@ -23,6 +22,7 @@ from builders.inspection import clear_small
 from builders.layers import LayerRows
 from builders.ledger import IMAGES
 from builders.run import PrepareConfig, Run, Silent
+from builders.sealing import ROWS, Outcome, as_input, digests, unchanged, write_build_notes, write_release
 from builders.sources import official
 from builders.sources.passed import PassedArchive
 from builders.sources.tables import Sentiment, Texts, read_sentiment, read_texts
@@ -30,26 +30,10 @@ from builders.state import State, fingerprint, stamp
 from t4sa_data import release
 from t4sa_data.catalog import CONFIGS
 from t4sa_data.errors import ConfigUnavailable, InputMissing
-from t4sa_data.files import sha256_file, write_json
-from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, Manifest, load_manifest
+from t4sa_data.manifest import FOLDERS, FileEntry
 
-ROWS = "rows"
-"""Folder of the state that holds the rows of the layers while they are written."""
 PREPARE_VERSION = 1
 """Bump when equal inputs and settings would give another release."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run did."""
-
-    manifests: dict[str, Manifest]
-    """By format."""
-    report: tell.Report
-    seconds: dict[str, float]
-    """By stage."""
-    unchanged: bool = False
-    """There was nothing to do."""
 
 
 def prepare(
@@ -68,6 +52,8 @@ def prepare(
         OutputError: the output folder cannot be used (foreign files, locked, no space).
         StrictFailure: `strict`, and this is not the published dataset.
     """
+    if twitter_testing.LAYER in config.configs:
+        return twitter_testing.prepare(config, say=say, bar=bar)
     raw, wanted = _choose(config)
     if config.in_place and small.LAYER in config.configs:
         raise ConfigUnavailable(
@@ -84,15 +70,15 @@ def prepare(
             output.guard_in_place(out / FOLDERS["in-place"])
         else:
             output.guard(out, state)
-        if (before := _unchanged(run, key)) is not None:
+        if (before := unchanged(run, key)) is not None:
             clear_small(state)
             return before
         if config.in_place:
             outcome = _prepare_in_place(run, raw)
-            state.save("done", key, _digests(run))
+            state.save("done", key, digests(run))
             return outcome
-        manifests = _write(run, _build_layers(run, raw, wanted))
-        state.save("done", key, _digests(run))
+        manifests = write_release(run, _build_layers(run, raw, wanted))
+        state.save("done", key, digests(run))
         clear_small(state)
         return Outcome(manifests=manifests, report=run.report, seconds=run.seconds)
 
@@ -118,7 +104,7 @@ def stands(config: PrepareConfig) -> bool:
     state = State(_state_folder(config))
     out = config.raw if config.in_place else config.out
     run = Run(config=config, out=out, state=state, engine=Local(1), say=lambda _: None, bar=lambda _t, _n: Silent())
-    return _unchanged(run, _fingerprint(config, raw, wanted)) is not None
+    return unchanged(run, _fingerprint(config, raw, wanted)) is not None
 
 
 def _fingerprint(config: PrepareConfig, raw: official.Raw, wanted: Sequence[str]) -> str:
@@ -134,30 +120,6 @@ def _fingerprint(config: PrepareConfig, raw: official.Raw, wanted: Sequence[str]
         config.strict,
         dict(release.toolchain()),
     )
-
-
-def _digests(run: Run) -> dict[str, str]:
-    """sha256 of each format's manifest, as far as there is one."""
-    paths = {fmt: run.out / FOLDERS[fmt] / MANIFEST_NAME for fmt in run.formats}
-    return {fmt: sha256_file(path) for fmt, path in paths.items() if path.is_file()}
-
-
-def _unchanged(run: Run, key: str) -> Outcome | None:
-    """The outcome of an earlier run of this very build, if its files still stand."""
-    if run.state.load("done", key) != _digests(run):
-        return None
-    manifests = {}
-    for fmt in run.formats:
-        folder = run.out / FOLDERS[fmt]
-        if not (folder / MANIFEST_NAME).is_file():
-            continue  # text configs have no tar folder
-        manifest = load_manifest(folder)
-        for path, num_bytes in ((manifest.path(folder, file), file.bytes) for file in manifest.files):
-            if not path.is_file() or path.stat().st_size != num_bytes:
-                return None
-        manifests[fmt] = manifest
-    run.say("Nothing to do: this release was built from these files with these settings.")
-    return Outcome(manifests=manifests, report=run.report, seconds={}, unchanged=True)
 
 
 def _read_tables(run: Run, raw: official.Raw, wanted: Sequence[str]) -> tuple[Sentiment | None, Texts | None]:
@@ -260,7 +222,11 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
         given = [*tables]
     elif layer.name == "raw-text":
         given = [raw.text]
-    named = [_as_input(run, one) for one in [*given, raw.removals] if one is not None]
+    named = [
+        one.as_input() if isinstance(one, PassedArchive) else as_input(run, one)
+        for one in [*given, raw.removals]
+        if one is not None
+    ]
     chosen = ("text", "limit", "shard_bytes")
     settings = {
         name: value for name, value in run.config.settings().items() if layer.source is not None or name in chosen
@@ -268,52 +234,6 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
     settings |= {} if layer.name in ("unique", "duplicates") else {"unique_list": False}
     settings |= {"small": small.settings()} if layer.name == small.LAYER else {}
     return {"inputs": named, "settings": settings, "fingerprint": fingerprint(PREPARE_VERSION, named, settings)}
-
-
-def _as_input(run: Run, one: Path | PassedArchive) -> dict[str, Any]:
-    if isinstance(one, PassedArchive):
-        return one.as_input()
-    if one not in run.sha256:
-        run.sha256[one] = sha256_file(one)
-    return {"name": one.name, "bytes": one.stat().st_size, "sha256": run.sha256[one]}
-
-
-def _write(run: Run, layers: Sequence[LayerRows]) -> dict[str, Manifest]:
-    """Write the shards, seal the folders, then report, ledger and times."""
-    config, state, out = run.config, run.state, run.config.out
-    with run.timed("plan"):
-        jobs = write.plan_jobs(layers, out, config.formats, config.shard_bytes, state)
-        needed = output.bytes_needed(jobs) - givingback.bytes_given_back(jobs, out, config.workers)
-        free = output.require_space(out, needed, len(config.formats))
-        run.say(f"Writing {len(jobs)} shards: {needed / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free")
-        output.claim(out, jobs, {layer.name: layer.source is not None for layer in layers}, state)
-    with run.timed("write"):
-        todo = givingback.in_order([job for job in jobs if not write.is_done(job)])
-        num_rows, num_left = (sum(job.task.num_rows for job in some) for some in (jobs, todo))
-        bar = run.bar("write", num_rows)
-        bar.update(num_rows - num_left)
-        write.write_jobs(todo, engine=run.engine, progress=bar.update, on_done=givingback.GivingBack(todo).done)
-        bar.close()
-    output.sweep(out)  # what a worker left that was killed while the others went on
-    with run.timed("seal"):
-        finished = write.as_layers(layers, jobs)
-        manifests = {}
-        for fmt in config.formats:
-            if fmt == "parquet" or any(layer.source is not None for layer in layers):
-                output.withdraw(out, fmt, state)  # README and tables are about to change under it
-                keep = output.standing_release(out, fmt, state)
-                manifests[fmt] = release.seal(out, fmt, finished, keep=keep)
-        output.settle(out, manifests, state)
-    _write_build_notes(run)
-    return manifests
-
-
-def _write_build_notes(run: Run) -> None:
-    folder = run.state.folder.parent
-    run.ledger.write(folder)
-    write_json(folder / "report.json", run.report.to_json())
-    write_json(folder / "times.json", {"workers": run.config.workers, "seconds": run.seconds})
-    shutil.rmtree(run.state.folder / ROWS, ignore_errors=True)  # Windows keeps mapped files; the next run replaces them
 
 
 def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
@@ -345,5 +265,5 @@ def _prepare_in_place(run: Run, raw: official.Raw) -> Outcome:
     )
     files = [raw.images.name] * layer.table.num_rows
     manifest = release.seal_in_place(raw.folder, sealed, files, layer.source["offset"].to_numpy(), [archive])
-    _write_build_notes(run)
+    write_build_notes(run)
     return Outcome(manifests={"in-place": manifest}, report=run.report, seconds=run.seconds)

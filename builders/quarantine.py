@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-from builders.sources.archive import ArchiveIndex
 from t4sa_data.errors import ShardError, SourceChanged
 from t4sa_data.files import sha256_file, write_bytes
 
 FOLDER = "quarantine"
 ROWS = "quarantine.jsonl"
+ALONE = "twitter-testing/"
+"""Begins the `archive` of what the builds of `twitter-testing` set aside. They and the builds of the official packages
+leave each other's rows and pictures as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +32,27 @@ class Quarantined:
     detail: str
     sha256: str
     archive: str
-    """File name of the archive it came from."""
+    """File name of the archive it came from; `ALONE` and the file name of a picture that came in none."""
     offset: int
     length: int
 
 
-def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[str, ArchiveIndex]) -> None:
-    """Write `out/quarantine/`: `quarantine.jsonl`, and `<key>.jpg` for each. What an earlier build wrote there goes.
+class Archive(Protocol):
+    """Where bytes of quarantined images are."""
+
+    @property
+    def path(self) -> Path:
+        """For messages."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of an image."""
+
+
+def write_quarantine(
+    out: Path, rows: Iterable[Quarantined], archives: Mapping[str, Archive], *, alone: bool = False
+) -> None:
+    """Write `out/quarantine/`: `quarantine.jsonl`, and `<key>.jpg` for each. What an earlier build from the same source
+    wrote there goes.
 
     At every moment the rows name all images that are there, so that a later run knows its own files.
 
@@ -43,16 +60,19 @@ def write_quarantine(out: Path, rows: Iterable[Quarantined], archives: Mapping[s
         out: DIR.
         rows: the quarantined images.
         archives: by file name.
+        alone: the rows are those of `twitter-testing`, else those of the official packages.
 
     Raises:
         SourceChanged: an image is not what inspection saw.
     """
     folder = Path(out) / FOLDER
     ordered = sorted(rows, key=lambda row: row.key)
-    stale = own_files(out) - {ROWS, *(_name(row.key) for row in ordered)}
+    told = [asdict(row) for row in ordered] + [row for row in _own_rows(out) if _is_alone(row) != alone]
+    told.sort(key=lambda row: str(row["key"]))
+    stale = own_files(out) - {ROWS, *(_name(row["key"]) for row in told)}
     for old in [path for path in folder.iterdir() if path.name in stale] if stale else []:
         old.unlink()
-    lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in ordered)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told)
     write_bytes(folder / ROWS, lines.encode())
     for row in ordered:
         try:
@@ -78,11 +98,23 @@ def _is_kept(path: Path, row: Quarantined) -> bool:
 
 def own_files(out: Path) -> set[str]:
     """Names of the files in `out/quarantine/` that a build of ours wrote or was about to write."""
-    try:
-        lines = (Path(out) / FOLDER / ROWS).read_bytes().split(b"\n")
-        return {ROWS, *(_name(json.loads(line)["key"]) for line in lines if line)}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or a file of somebody else
+    if not (Path(out) / FOLDER / ROWS).is_file():
         return set()
+    try:
+        return {ROWS, *(_name(row["key"]) for row in _own_rows(out))}
+    except (ValueError, KeyError, TypeError):  # a file of somebody else
+        return set()
+
+
+def _own_rows(out: Path) -> list[dict[str, Any]]:
+    """The rows that stand in `out/quarantine/`."""
+    path = Path(out) / FOLDER / ROWS
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    return [json.loads(line) for line in lines if line]
+
+
+def _is_alone(row: Mapping[str, Any]) -> bool:
+    return str(row["archive"]).startswith(ALONE)
 
 
 def _name(key: str) -> str:

@@ -115,8 +115,8 @@ def image_checks(layers: Mapping[str, LayerRows], inspected: pa.Table, sentiment
         "near-duplicate groups that stand in two splits": _in_two_splits(table, "duplicate_group"),
         "near-duplicate groups of two and more": int((sizes > 1).sum()),
         "largest near-duplicate group": int(sizes.max(initial=0)),
-        "formats": _tally(inspected["format"]),
-        "modes": _tally(inspected["mode"]),
+        "formats": tally(inspected["format"]),
+        "modes": tally(inspected["mode"]),
     }
 
 
@@ -131,7 +131,8 @@ def _in_two_splits(table: pa.Table, column: str) -> dict[str, Any]:
     return {"count": len(found), "examples": [str(value) for value in sorted(found.to_pylist())[:NUM_EXAMPLES]]}
 
 
-def _tally(column: pa.ChunkedArray) -> dict[str, int]:
+def tally(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs, by value; nulls left out."""
     runs = column.drop_null().value_counts().to_pylist()
     return dict(sorted((run["values"], run["counts"]) for run in runs))
 

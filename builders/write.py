@@ -20,6 +20,7 @@ from t4sa_data.errors import ShardError, SourceChanged
 from t4sa_data.files import write_bytes
 from t4sa_data.manifest import FOLDERS, content_digest
 from t4sa_data.release import ShardTask, WrittenFile
+from t4sa_data.schema import RECORD, TWITTER_TESTING_RECORD
 from t4sa_data.shards import RangeReader
 
 WRITE_VERSION = 1
@@ -84,9 +85,10 @@ def plan_jobs(
 
 
 def _rows_digest(table: pa.Table) -> str:
-    """What the records say, pixels' columns included."""
+    """What the records say, pixels' columns and those of `twitter-testing` included."""
     digest = hashlib.sha256(content_digest(table).encode())
-    names = [name for name in ("width", "height", "phash", "duplicate_group") if name in table.column_names]
+    further = [name for name in TWITTER_TESTING_RECORD.names if name not in RECORD.names]
+    names = [name for name in ("width", "height", "phash", "duplicate_group", *further) if name in table.column_names]
     for batch in table.select(names).to_batches(max_chunksize=16_384):
         digest.update(json.dumps(batch.to_pydict()).encode())
     return digest.hexdigest()

@@ -36,9 +36,6 @@ from .counts import (
     SPLIT_CERTAINTY,
     SPLIT_SIZES,
     TWEETS_GONE,
-    TWITTER_TESTING,
-    TWITTER_TESTING_FACTS,
-    Agreement,
     Count,
     published_class_counts,
     published_count,
@@ -58,6 +55,14 @@ from .packages import (
     TSV_HEADER,
     Package,
     expand,
+)
+from .twitter_testing import (
+    TWITTER_TESTING,
+    TWITTER_TESTING_FACTS,
+    TWITTER_TESTING_FOLDS,
+    TWITTER_TESTING_PLACES,
+    Agreement,
+    twitter_testing_places,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +168,8 @@ __all__ = [
     "TWEETS_GONE",
     "TWITTER_TESTING",
     "TWITTER_TESTING_FACTS",
+    "TWITTER_TESTING_FOLDS",
+    "TWITTER_TESTING_PLACES",
     "Agreement",
     "Cell",
     "Certainty",
@@ -176,4 +183,5 @@ __all__ = [
     "paper_row",
     "published_class_counts",
     "published_count",
+    "twitter_testing_places",
 ]

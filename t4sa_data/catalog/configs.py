@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .facts import CONVERTED, PAGE, SERRA, Fact
+from .twitter_testing import twitter_testing_places
 
 CLASSES = ("negative", "neutral", "positive")
 """Class names; the label is the index."""
@@ -115,8 +116,9 @@ _CONFIGS = (
         description="The Twitter Testing Dataset of You et al. (2015): hand-labelled images, two classes, with "
         "agreement and fold.",
         splits=_own_layer("twitter-testing", "test"),
-        needs="Needs your own copy of the Twitter Testing Dataset; a later version of this package reads it.",
-        built_by_prepare=False,
+        needs="Needs your own copy of the Twitter Testing Dataset: `t4sa prepare TTD --configs twitter-testing`. "
+        + twitter_testing_places(),
+        built_by_prepare=True,
     ),
     Config(
         name="miniature",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from .configs import CLASSES
 from .facts import PAGE, PAPER, SERRA, Certainty, Fact
+from .twitter_testing import TWITTER_TESTING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,77 +79,6 @@ SPLIT_SIZES: dict[str, int] = {split: len(CLASSES) * size for split, size in SPL
 """Images of B-T4SA's official splits, known-bad ones included."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """Images of the Twitter Testing Dataset on which so many of five workers agreed."""
-
-    name: str
-    list_file: str
-    positive: int
-    negative: int
-    fold_images: int
-    """Images that the published five folds cover."""
-    split_twins: int
-    """Pairs of identical pictures that the published folds put on both sides."""
-
-    @property
-    def total(self) -> int:
-        """Images, both classes."""
-        return self.positive + self.negative
-
-    @property
-    def majority_percent(self) -> float:
-        """Accuracy of always answering the larger class, in percent."""
-        return 100 * max(self.positive, self.negative) / self.total
-
-
-TWITTER_TESTING: dict[str, Agreement] = {
-    "five": Agreement(
-        name="five agree",
-        list_file="twitter_five_agrees.txt",
-        positive=581,
-        negative=301,
-        fold_images=880,
-        split_twins=5,
-    ),
-    "four": Agreement(
-        name="at least four agree",
-        list_file="twitter_four_agrees.txt",
-        positive=689,
-        negative=427,
-        fold_images=1_115,
-        split_twins=7,
-    ),
-    "three": Agreement(
-        name="at least three agree",
-        list_file="twitter_three_agrees.txt",
-        positive=769,
-        negative=500,
-        fold_images=1_265,
-        split_twins=8,
-    ),
-}
-TWITTER_TESTING_FACTS: dict[str, Fact] = {
-    "counts": Fact(
-        value={name: agreement.total for name, agreement in TWITTER_TESTING.items()},
-        source="label lists of the Twitter Testing Dataset, You et al., AAAI 2015",
-        certainty="published",
-        note="0 negative, 1 positive.",
-    ),
-    "folds": Fact(
-        value={name: agreement.fold_images for name, agreement in TWITTER_TESTING.items()},
-        source="ground_truth lists of github.com/imatge-upc/sentiment-2017-imavis",
-        certainty="published",
-        note="Disjoint folds of equal size: 2, 1, 4 images are in none. Whether T4SA's paper used them is unknown.",
-    ),
-    "twins": Fact(
-        value=13,
-        source="media keys in the label lists",
-        certainty="computed",
-        note="Media keys that occur twice; one pair (BfSDX5lIEAA2wmY) has opposite labels.",
-    ),
-}
-
 _SPLIT_SOURCE = {"b-t4sa": "balanced", "b-t4sa-256": "balanced", "t4sa-unique": "unique", "t4sa": "images"}
 
 
@@ -177,6 +107,8 @@ def published_class_counts(config: str, split: str) -> dict[str, int] | None:
     """
     if config == "t4sa-text":
         return PUBLISHED["tweets"].by_class() if split == "train" else None
+    if config == "twitter-testing":
+        return TWITTER_TESTING["three"].by_class() if split == "test" else None
     if config not in _SPLIT_SOURCE or split not in SPLIT_SIZES:
         return None
     held_out = SPLIT_CERTAINTY.value

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .counts import SPLIT_SIZES, TWITTER_TESTING
+from .counts import SPLIT_SIZES
 from .facts import CAPSTONE, CONVERTED, PAGE, PAPER, SERRA, Certainty, Fact
+from .twitter_testing import TWITTER_TESTING
 
 Block = Literal["chance", "low-level", "mid-level", "deep"]
 Group = Literal["trained on B-T4SA", "without intermediate fine-tuning", "with intermediate fine-tuning"]

@@ -35,18 +35,12 @@ SCHEMA = pa.schema(
 SUM_TOLERANCE = 0.01
 """The three probabilities of a row may sum to so much more or less than 1: half precision, printed with 3 digits."""
 
-_TWITTER_PLACES = (
-    "The images are not part of T4SA. Known places: the mirror that the README of github.com/imatge-upc/"
-    "sentiment-2017-imavis names, and github.com/codiceSpaghetti/T4SA-2.0 (the authors' page is gone since 2021). With "
-    "your copy: `t4sa prepare TTD --configs twitter-testing --out DIR`."
-)
-
 
 def require_config(release: OpenRelease, config: str, split: str) -> None:
     """Refuse to evaluate on what a release does not hold.
 
     Raises:
-        ConfigUnavailable: it is not there; for twitter-testing the message names the places to get it from.
+        ConfigUnavailable: it is not there; for twitter-testing the message names the known places to get it from.
         UnknownConfig: there is no such config or split.
     """
     try:
@@ -59,7 +53,7 @@ def require_config(release: OpenRelease, config: str, split: str) -> None:
             "the release has no Twitter Testing Dataset",
             expected=f"{counts} images on which 5, at least 4, at least 3 workers agreed",
             where=release.where,
-            hint=_TWITTER_PLACES,
+            hint=error.hint,
         ) from error
 
 

@@ -209,11 +209,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of every config that `t4sa prepare` builds."""
     from builders.prepare import prepare
     from builders.run import PrepareConfig
-    from t4sa_data.testing import make_official_archive
+    from t4sa_data.testing import make_official_archive, make_twitter_testing
 
     raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("home")
     make_official_archive(raw, 60, num_extra=12)
     prepare(PrepareConfig(raw=raw, out=out, images=(raw / "t4sa_more_imgs.tar",), workers=1))
+    make_twitter_testing(ttd := tmp_path_factory.mktemp("ttd"))
+    prepare(PrepareConfig(raw=ttd, out=out, configs=("twitter-testing",), workers=1))
     return out
 
 

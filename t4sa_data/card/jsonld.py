@@ -64,7 +64,7 @@ def croissant(manifest: Manifest) -> str:
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         **_about(manifest),
-        **_responsible_ai(),
+        **_responsible_ai(manifest),
         "distribution": [_repo(manifest), *_file_objects(manifest), *file_sets],
         "recordSet": [*_enumerations(), *record_sets],
     }
@@ -103,7 +103,7 @@ def _about(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _responsible_ai() -> dict[str, Any]:
+def _responsible_ai(manifest: Manifest) -> dict[str, Any]:
     facts, noise = catalog.COLLECTION, catalog.LABEL_NOISE
     (first, last), labeller = facts["period"].value, facts["labeller"]
     again = ", ".join(f"{count:,} {name}" for name, count in noise["relabelled"].value.items())
@@ -123,6 +123,7 @@ def _responsible_ai() -> dict[str, Any]:
             f"The text of a tweet was classified; its images bear the text's class. {noise['kind'].note}",
             f"Kept: the most confident predictions. Cut {facts['confidence_cut'].value}, "
             f"{facts['confidence_cut'].certainty}.",
+            *(["twitter-testing: five workers looked at each image."] if "twitter-testing" in manifest.layers else []),
         ],
         "rai:machineAnnotationTools": [f"{labeller.value}: {labeller.source}. {labeller.note}"],
         "rai:dataBiases": [

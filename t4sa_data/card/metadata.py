@@ -151,6 +151,7 @@ def front_matter(manifest: Manifest) -> dict[str, Any]:
 
     A release in place has neither `configs:` nor a gate: `datasets` cannot read it, and it is never published.
     """
+    by_people = "twitter-testing" in manifest.layers
     rows = [sum(entry.rows for entry in manifest.splits(name).values()) for name in manifest.configs]
     made: dict[str, Any] = {
         "pretty_name": PRETTY_NAMES[manifest.format],
@@ -158,7 +159,7 @@ def front_matter(manifest: Manifest) -> dict[str, Any]:
         "license_name": LICENSE_NAME,
         "license_link": catalog.HOMEPAGE,
         "language": ["en"],
-        "annotations_creators": ["machine-generated"],
+        "annotations_creators": ["machine-generated", *(["crowdsourced"] if by_people else [])],
         "language_creators": ["found"],
         "multilinguality": ["monolingual"],
         "source_datasets": ["original"],

@@ -103,6 +103,23 @@ def _what(manifest: Manifest) -> list[str]:
         f"This copy is {kind[manifest.format]}; `{FOLDERS[other]}` holds the same rows in the same order as "
         f"{kind[other]}. The images are the original bytes. Data version {manifest.data_version}, release format "
         f"{manifest.format_version}.",
+        *_twitter_testing(manifest),
+    ]
+
+
+def _twitter_testing(manifest: Manifest) -> list[str]:
+    """What is different about the layer `twitter-testing`, where it is here."""
+    if "twitter-testing" not in manifest.layers:
+        return []
+    counts, twins = catalog.TWITTER_TESTING_FACTS["counts"], catalog.TWITTER_TESTING_FACTS["twins"]
+    folds = manifest.layers["twitter-testing"].provenance.get("settings", {}).get("folds", {})
+    used = ", ".join(f"{name}: {'published (UPC)' if one == 'published' else 'ours'}" for name, one in folds.items())
+    return [
+        "`twitter-testing` is another data set, not of T4SA's authors: five workers looked at each image, and there is "
+        f"no neutral class ({counts.source}). Its probabilities and texts are null, and who posted a picture is not "
+        f"told. {twins.value} media keys occur twice in the published lists: one picture in two tweets, once with "
+        "opposite labels. The published folds put some of these pairs on both sides; where they are not used, folds "
+        "are drawn so that pairs stay together" + (f". Folds here: {used}." if used else "."),
     ]
 
 
@@ -210,6 +227,13 @@ def _fields(manifest: Manifest) -> list[str]:
             "In the tars `jpg` is `image`, `cls` is `label`, and `json` holds all other fields and the label again; "
             "there `tweet_id` is a string, because many JSON readers round integers above 2^53. Not every image is a "
             "JPEG: some are PNG, GIF or WebP under that name."
+        )
+    if "twitter-testing" in images:
+        kinds = {feature["name"]: feature["dtype"] for feature in features_yaml("twitter-testing")}
+        names = [name for name in layer_schema("twitter-testing").names if name not in layer_schema("b-t4sa").names]
+        made.append("`twitter-testing` has besides:")
+        made.append(
+            _table(("field", "type", "what it is"), [(f"`{n}`", _type(kinds[n]), DESCRIPTIONS[n]) for n in names])
         )
     made += [
         f"`{name}` has the fields " + ", ".join(f"`{f}`" for f in layer_schema(name).names) + "." for name in texts

@@ -99,7 +99,8 @@ def layers_of(net: Mapping[str, Any]) -> tuple[list[Layer], tuple[int, ...] | No
     if len(net.get("input", [])) + len(inputs) > 1:
         raise UnsupportedLayer("a network with several inputs", got=net.get("input") or [one.name for one in inputs])
     if inputs:
-        dims = inputs[0].options.get("shape", {}).get("dim")
+        shape = inputs[0].options.get("shape", {})
+        dims = shape.get("dim") if isinstance(shape, dict) else []
     elif net.get("input"):
         shape = net.get("input_shape")
         dims = list(shape[0].get("dim", [])) if shape else list(net.get("input_dim", []))
@@ -174,7 +175,7 @@ def weights_of(net: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return made
 
 
-def array_of(blob: Mapping[str, Any], num_dims: int = 0, where: str = "blob") -> npt.NDArray[Any]:
+def array_of(blob: Mapping[str, Any], num_dims: int = 0, where: str | None = None) -> npt.NDArray[Any]:
     """The numbers of a blob in their shape; looks into the file's bytes.
 
     Args:

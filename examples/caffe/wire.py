@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def map_file(path: Path) -> Buffer:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise InputMissing(f"cannot read ({error.strerror})", where=path) from error
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Name the file in errors about what stands in it."""
+    try:
+        yield
+    except ModelFileError as error:
+        error.where = f"{where}: {error.where}" if error.where else where
+        raise
 
 
 def shortest(value: Any) -> float:

@@ -40,6 +40,8 @@ _LAYERS: dict[str, Callable[..., list[Layer]]] = {
     "googlenet": googlenet,
     "smoke": smoke,
 }
+CAFFE_NAMES = tuple(_LAYERS)
+"""Those that are lists of Caffe's layers."""
 NAMES = ("alexnet", "caffenet", "hybrid", "vgg19", "googlenet", "convnext_tiny", "smoke")
 """What `build` knows."""
 

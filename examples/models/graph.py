@@ -25,6 +25,9 @@ Shape = tuple[int, ...]
 IGNORED = frozenset({"Input", "Data", "ImageData", "HDF5Data", "DummyData", "Accuracy", "SoftmaxWithLoss", "Silence"})
 """Kinds that feed a net or measure it; they are not part of what is run."""
 
+MAX_WEIGHTS = 1 << 29
+"""Numbers of one layer: as many float32 as a protobuf file, 2 GiB at most, can hold."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -52,8 +55,9 @@ def pair(options: Mapping[str, Any], name: str, default: int | None, *, short: s
     values = values * 2 if len(values) == 1 else values
     short = short or name
     made = options.get(f"{short}_h", values[0]), options.get(f"{short}_w", values[-1])
-    if len(values) != 2 or not all(isinstance(one, int) for one in made):
-        raise UnsupportedLayer(f"`{name}` of a layer", expected="one or two whole numbers", got=both)
+    least = 0 if name == "pad" else 1
+    if len(values) != 2 or not all(isinstance(one, int) and one >= least for one in made):
+        raise UnsupportedLayer(f"`{name}` of a layer", expected=f"one or two numbers >= {least}", got=both)
     return made
 
 
@@ -232,6 +236,7 @@ def _convolution(options: Mapping[str, Any], shape: Shape) -> tuple[nn.Module, S
         raise ModelFileError(
             "channels of a convolution", expected=f"multiples of group {group}", got=f"{shape} to {num_output}"
         )
+    _check_count(num_output * shape[0] // group * kernel[0] * kernel[1])
     sizes = [
         (size + 2 * p - d * (k - 1) - 1) // s + 1
         for size, k, s, p, d in zip(shape[1:], kernel, stride, pad, dilation, strict=True)
@@ -249,9 +254,16 @@ def _inner_product(options: Mapping[str, Any], shape: Shape) -> tuple[nn.Module,
     num_output, num_input = options.get("num_output", 0), torch.Size(shape).numel()
     if num_output < 1:
         raise ModelFileError("`num_output` of a fully connected layer", expected=">= 1", got=num_output)
+    _check_count(num_output * num_input)
     module = Linear(num_input, num_output, bias=bool(options.get("bias_term", True)))
     _fill(module, options, num_input)
     return module, (num_output,)
+
+
+def _check_count(num_weights: int) -> None:
+    """Refuse what a file of Caffe's cannot hold (2 GiB), before memory is asked for."""
+    if num_weights > MAX_WEIGHTS:
+        raise ModelFileError("weights of a layer", expected=f"<= {MAX_WEIGHTS}", got=num_weights)
 
 
 @torch.no_grad()

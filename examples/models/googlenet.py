@@ -71,9 +71,9 @@ def googlenet(num_classes: int, side_px: int = 224, *, width: float = 1.0) -> li
             after = f"pool{int(block[0])}/3x3_s2"
             layers.append(pool(after, bottom, 3, 2))
             bottom = after
-    side = side_px
-    for _ in range(5):  # five halvings, each rounding up
-        side = -(-side // 2)
+    side = -(-side_px // 2)  # conv1's step rounds up, those of the four poolings of 3/2 down
+    for _ in range(4):
+        side //= 2
     return [
         *layers,
         pool("pool5/7x7_s1", bottom, side, 1, "AVE"),

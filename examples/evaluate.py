@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +163,16 @@ def from_model(
                 amp=options.amp,
                 workers=options.workers,
             )
-    system = options.system or model.source.get("system")
-    known = system if system in SYSTEMS else None
-    return known, about, {config: table for config, table in found.items() if table is not None}
+    system = options.system or paper_row(options.run, model.source)
+    return system, about, {config: table for config, table in found.items() if table is not None}
+
+
+def paper_row(run: Path | None, source: Mapping[str, Any]) -> str | None:
+    """The row of the paper's table that a model is meant to reproduce, as its run or its model.json says."""
+    named = source.get("system")
+    if named is None and run is not None and (run / "config.toml").is_file():
+        named = tomllib.loads((run / "config.toml").read_text(encoding="utf-8")).get("paper_row")
+    return named if named in SYSTEMS else None
 
 
 def write_report(options: argparse.Namespace, release: Any, found: dict[str, Any], results: dict[str, Any]) -> None:

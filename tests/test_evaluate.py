@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("matplotlib")
 from examples import evaluate
 from examples.errors import PredictionsError
+from examples.evaluation import figures
 from examples.evaluation.predictions import make_table, read_truth
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, ConfigUnavailable, InputMissing, UnknownConfig
@@ -70,9 +71,11 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_run(both: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run(both: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "DPI", 50)
     run = model.parent
-    results = evaluate.main(["--run", str(run), "--data", str(both), "--device", "cpu", "--system", "VGG-T4SA FT-A"])
+    (run / "config.toml").write_text('paper_row = "VGG-T4SA FT-A"\n')
+    results = evaluate.main(["--run", str(run), "--data", str(both), "--device", "cpu"])
     out = run / "evaluation"
     assert names(out) == B_T4SA_FILES | GRID_FILES | TWITTER_FILES
     assert json.loads((out / "results.json").read_text()) == results

@@ -118,6 +118,17 @@ def test_logits_that_are_no_numbers(model: Path, releases: Path) -> None:
         predicting.predict(loaded, releases, split="validation", workers=1)
 
 
+def test_too_little_memory_says_what_to_lower(model: Path, releases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_model(model)
+
+    def refuse(_x: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loaded.network, "forward", refuse)
+    with pytest.raises(DeviceError, match="a batch of 7 .*Lower the batch size"):
+        predicting.predict(loaded, releases, batch_size=7, workers=1)
+
+
 def test_half_precision_and_devices(model: Path, releases: Path) -> None:
     exact, half = (
         predicting.predict(load_model(model), releases, split="validation", amp=amp, workers=1)

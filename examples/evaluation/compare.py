@@ -48,7 +48,8 @@ def verdict(
     ours = f"{accuracy_percent:.2f} % ({low:.2f} to {high:.2f})"
     paper = paper_percent(system, cell) if system else None
     others = [value for _, value in reproductions(system, cell)] if system else []
-    where = f"{system}, {catalog.COLUMNS.get(cell, cell)}"  # type: ignore[call-overload]
+    titles: Mapping[Any, str] = catalog.COLUMNS
+    where = f"{system}, {titles.get(cell, cell)}"
     known = ([] if paper is None else [paper]) + others
     if not known:
         return "nothing to compare with", f"No published number is known for {where}; ours is {ours}."
@@ -68,7 +69,7 @@ def cells_of(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     split = results["about"]["split"]
     for config, entry in results.items():
         if config == TWITTER:
-            found += [(catalog.COLUMNS[cell], cell, one) for cell, one in entry.items()]  # type: ignore[index]
+            found += [(catalog.COLUMNS[cell], cell, one) for cell, one in entry.items()]
         elif config != "about":
             is_cell = (config, split) == ("b-t4sa", "test")
             found.append(

@@ -31,7 +31,7 @@ def _figure(path: Path, width: float, height: float, **options: Any) -> Iterator
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style = {
+    style: Any = {
         "font.family": "DejaVu Sans",  # comes with matplotlib
         "font.size": 10,
         "text.color": INK,
@@ -50,7 +50,7 @@ def _figure(path: Path, width: float, height: float, **options: Any) -> Iterator
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(style)
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", **options)
+        figure: Any = Figure(figsize=(width, height), dpi=DPI, layout="constrained", **options)
         figure.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
         FigureCanvasAgg(figure)
         yield figure

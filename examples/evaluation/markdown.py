@@ -54,7 +54,8 @@ def _verdicts(results: Mapping[str, Any], system: str | None) -> list[str]:
     lines, others = [], []
     for title, cell, entry in cells_of(results):
         if system and cell and entry["comparable"]:
-            word, sentence = verdict(*(100 * entry[name] for name in ("accuracy", "low", "high")), system, cell)
+            value, low, high = (100 * entry[name] for name in ("accuracy", "low", "high"))
+            word, sentence = verdict(value, low, high, system, cell)
             lines.append(f"- **{word}**. {sentence}")
         elif cell and not entry["comparable"]:
             others.append(f"- {title}: {entry['n']:,} of {entry['n_published']:,} published samples: not comparable.")

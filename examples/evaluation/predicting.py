@@ -6,7 +6,7 @@ Shapes: B rows of a forward pass, C channels (3), H height, W width, K classes (
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -143,9 +143,19 @@ def predict(
         world_size=world_size,
         workers=workers,
     )
-    logits_NK = torch.zeros(truth.num_rows, len(CLASSES))
-    times_seen_N = torch.zeros(truth.num_rows, dtype=torch.int32)
-    for batch in tqdm(batches, desc=f"{config}/{split}", unit="batch", disable=None if rank == 0 else True):
+    shown = tqdm(batches, desc=f"{config}/{split}", unit="batch", disable=None if rank == 0 else True)
+    logits_NK, times_seen_N = _of_this_rank(forward, shown, truth.num_rows, batch_size)
+    if is_distributed:
+        logits_NK, times_seen_N = _from_all_ranks(logits_NK, times_seen_N)
+    return _table_of(truth, logits_NK.numpy(), times_seen_N.numpy()) if rank == 0 else None
+
+
+def _of_this_rank(
+    forward: Forward, batches: Iterable[dict[str, Any]], num: int, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the rows that come here, float32 [num, K], 0 for the others; how often each came, int32 [num]."""
+    logits_NK, times_seen_N = torch.zeros(num, len(CLASSES)), torch.zeros(num, dtype=torch.int32)
+    for batch in batches:
         position = batch["position"]
         for rows, slots in _places(position, batch_size):
             images = batch["image"][rows]
@@ -153,11 +163,7 @@ def predict(
             x_BCHW[slots] = images
             logits_NK[position[rows]] = forward(x_BCHW)[slots]
         times_seen_N[position] += 1
-    if is_distributed:
-        logits_NK, times_seen_N = _from_all_ranks(logits_NK, times_seen_N)
-    if rank != 0:
-        return None
-    return _table_of(truth, logits_NK.numpy(), times_seen_N.numpy())
+    return logits_NK, times_seen_N
 
 
 def _places(position: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -153,7 +153,7 @@ def _compared(entry: Mapping[str, Any], cell: str | None, system: str | None) ->
         paper = paper_percent(system, cell)
         found["paper"] = None if paper is None else round(paper / 100, 6)
         if comparable:
-            percent = (100 * entry[name] for name in ("accuracy", "low", "high"))
-            word, sentence = verdict(*percent, system, cell)
+            value, low, high = (100 * entry[name] for name in ("accuracy", "low", "high"))
+            word, sentence = verdict(value, low, high, system, cell)
             found["verdict"] = {"word": word, "sentence": sentence}
     return found

@@ -26,8 +26,9 @@ from builders.sources.twitter_testing import LEVELS, Copy, Picture, read_copy
 from builders.state import State, fingerprint, stamp
 from t4sa_data import release
 from t4sa_data.catalog import CLASSES, CONFIGS, TWITTER_TESTING
-from t4sa_data.errors import BadOption, ConfigUnavailable
+from t4sa_data.errors import BadOption, ConfigUnavailable, NoRows
 from t4sa_data.schema import TWITTER_TESTING_RECORD
+from t4sa_data.shards import RangeReader
 
 LAYER = "twitter-testing"
 SPLIT = "test"
@@ -53,6 +54,7 @@ def prepare(config: PrepareConfig, *, say: Callable[[str], None], bar: Callable[
     Raises:
         InputMissing, TableError, BadKey: what is wrong with the copy; see `sources.twitter_testing.read_copy`.
         ConfigUnavailable, BadOption: options that do not go together.
+        NoRows: not one picture decodes.
         OutputError, StrictFailure: as `builders.prepare.prepare`.
     """
     _require_sense(config)
@@ -121,6 +123,8 @@ def _layer(run: Run, copy: Copy) -> LayerRows:
     pictures = _candidates(run, copy)
     inspected = _inspect(run, copy, pictures)
     keep = good(inspected)
+    if not keep.any():
+        raise NoRows("not one picture is left that decodes", got=f"{len(keep)} pictures", where=copy.folder)
     bad = _quarantine(run, copy, [one for one, ok in zip(pictures, keep, strict=True) if not ok], inspected)
     chosen = {word: copy.folds.get(word) or _own_folds(copy, word) for word in copy.levels}
     provenance = _provenance(run, copy, pictures, inspected)
@@ -128,7 +132,7 @@ def _layer(run: Run, copy: Copy) -> LayerRows:
     inspected = inspected.filter(pa.array(keep))
     table = _records(pictures, inspected, chosen)
     files = tuple(copy.folder / one.name for one in pictures)
-    source = [np.arange(len(files)), np.zeros(len(files), np.int64), [path.stat().st_size for path in files]]
+    source = [np.arange(len(files)), np.zeros(len(files), np.int64), [one.num_bytes for one in pictures]]
     made = LayerRows(
         name=LAYER,
         table=table,
@@ -165,7 +169,7 @@ def _candidates(run: Run, copy: Copy) -> list[Picture]:
 
 
 def _inspect(run: Run, copy: Copy, pictures: Sequence[Picture]) -> pa.Table:
-    num_bytes = sum((copy.folder / one.name).stat().st_size for one in pictures)
+    num_bytes = sum(one.num_bytes for one in pictures)
     needed = output.image_bytes_needed(run.out, num_bytes, [LAYER], run.config.formats)
     free = output.require_space(run.out, needed, len(run.config.formats))
     run.say(
@@ -193,8 +197,13 @@ class _File:
     path: Path
 
     def read(self, offset: int, length: int) -> bytes:
-        """Its bytes."""
-        return self.path.read_bytes()[offset : offset + length]
+        """Its bytes.
+
+        Raises:
+            ShardError: it went since it was found.
+        """
+        with RangeReader(self.path.parent) as reader:
+            return reader.read(self.path.name, offset, length)
 
 
 def _quarantine(run: Run, copy: Copy, bad: Sequence[Picture], inspected: pa.Table) -> list[Quarantined]:
@@ -211,7 +220,7 @@ def _quarantine(run: Run, copy: Copy, bad: Sequence[Picture], inspected: pa.Tabl
                 sha256=seen["sha256"].hex(),
                 archive=ALONE + picture.name,
                 offset=0,
-                length=(copy.folder / picture.name).stat().st_size,
+                length=picture.num_bytes,
             )
         )
         run.ledger.drop("image", pa.array([picture.key]), status.QUARANTINED + seen["reason"])
@@ -258,7 +267,7 @@ def _provenance(run: Run, copy: Copy, pictures: Sequence[Picture], inspected: pa
     lines = [f"{one.key} {seen.hex()}\n" for one, seen in zip(pictures, inspected["sha256"].to_pylist(), strict=True)]
     images = {
         "name": "pictures",
-        "bytes": sum((copy.folder / one.name).stat().st_size for one in pictures),
+        "bytes": sum(one.num_bytes for one in pictures),
         "sha256": None,
         "members_sha256": hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),
     }

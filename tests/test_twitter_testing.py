@@ -33,6 +33,7 @@ from t4sa_data.errors import (
     ConflictingRows,
     InputMissing,
     MalformedRow,
+    NoRows,
     SourceChanged,
     StrictFailure,
     T4SAError,
@@ -551,6 +552,14 @@ def test_a_picture_that_changes_meanwhile(
         add(copy, tmp_path / "out")
 
 
+def test_no_picture_decodes(copy: TwitterTesting, tmp_path: Path) -> None:
+    for path in (copy.folder / "Agg_AMT_Candidates").iterdir():
+        path.write_bytes(b"<html>")
+    with pytest.raises(NoRows, match="not one picture"):
+        add(copy, tmp_path / "out")
+    assert not (tmp_path / "out" / "t4sa").exists()
+
+
 def test_the_command_says_where_copies_are_known(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     command = [sys.executable, "-m", "t4sa_data.cli", "prepare", str(tmp_path / "empty"), "--configs", LAYER]
@@ -677,4 +686,4 @@ def test_the_real_lists(real: Path, tmp_path: Path, quick_disk: None) -> None:
         sizes = Counter((fold[one.name], one.label) for one in pictures if one.agreement >= least)
         for label in (0, 2):
             counts = [sizes[number, label] for number in range(1, 6)]
-            assert max(counts) - min(counts) <= 2, (least, label, counts)
+            assert max(counts) - min(counts) <= 1, (least, label, counts)

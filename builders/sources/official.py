@@ -116,7 +116,7 @@ def discover(
             expected=f"{IMAGES_NAME}, {SENTIMENT_NAME}, {TEXT_NAME}",
             where=folder,
             hint="Give the folder that holds the downloaded files, names unchanged, archives not unpacked. "
-            + HOW_TO_GET,
+            f"{HOW_TO_GET} A copy of the Twitter Testing Dataset is read with --configs twitter-testing.",
         )
     return raw
 

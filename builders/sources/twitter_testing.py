@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,6 +52,8 @@ class Picture:
     """0 negative, 2 positive."""
     agreement: int
     """5, 4 or 3 of five workers."""
+    num_bytes: int = 0
+    """Of its file."""
 
     @property
     def key(self) -> str:
@@ -100,15 +102,16 @@ def read_copy(top: Path) -> Copy:
     _require_nested(labels, lists)
     widest = labels[list(lists)[-1]]
     pictures = _number(widest, {name: LEVELS[word] for word in reversed(list(labels)) for name in labels[word]})
-    present = {path.name for path in folder.iterdir() if path.name.lower().endswith(".jpg") and path.is_file()}
+    found = [path for path in folder.iterdir() if path.name.lower().endswith(".jpg") and path.is_file()]
+    present = {path.name: path.stat().st_size for path in found}
     _require_present(folder, pictures, present, widest)
     folds, others = _read_folds(top)
     return Copy(
         folder=folder,
-        pictures=tuple(pictures),
+        pictures=tuple(replace(picture, num_bytes=present[picture.name]) for picture in pictures),
         lists=tuple(path for paths in lists.values() for path in paths),
         levels=tuple(lists),
-        unlisted=tuple(sorted(present - {picture.name for picture in pictures})),
+        unlisted=tuple(sorted(present.keys() - {picture.name for picture in pictures})),
         folds={word: found for word, found in folds.items() if word in lists},
         other_folds=tuple(others),
     )
@@ -273,7 +276,9 @@ def parse_name(name: str, where: str) -> tuple[int, str]:
     return parse_id(match["tweet"], where), match["media"]
 
 
-def _require_present(folder: Path, pictures: Sequence[Picture], present: set[str], lines: Mapping[str, _Line]) -> None:
+def _require_present(
+    folder: Path, pictures: Sequence[Picture], present: Mapping[str, int], lines: Mapping[str, _Line]
+) -> None:
     missing = [picture.name for picture in pictures if picture.name not in present]
     if missing:
         raise InputMissing(

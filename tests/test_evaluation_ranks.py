@@ -125,7 +125,7 @@ def test_too_little_memory_says_what_to_lower(model: Path, releases: Path, monke
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(loaded.network, "forward", refuse)
-    with pytest.raises(DeviceError, match="a batch of 7 .*Lower the batch size"):
+    with pytest.raises(DeviceError, match=r"a batch of 7 .*Lower the batch size"):
         predicting.predict(loaded, releases, batch_size=7, workers=1)
 
 

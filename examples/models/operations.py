@@ -97,9 +97,9 @@ def pooled_sizes(pool: CaffePool, sizes: Sequence[int]) -> tuple[int, ...]:
     made = []
     for size, k, s, p in zip(sizes, pool.kernel, pool.stride, pool.pad, strict=True):
         steps, rest = divmod(size + 2 * p - k, s)
-        if steps < 0:
-            raise ModelFileError("the picture is smaller than the window", expected=f">= {k}", got=size)
         windows = steps + 1 + (pool.ceil and rest > 0)
+        if windows < 1:
+            raise ModelFileError("the picture is smaller than the window", expected=f">= {k}", got=size)
         if (windows - 1) * s >= size + p:
             if not p:
                 raise UnsupportedLayer("a pooling whose last window is empty", got=f"window {k}, stride {s}, {size} px")

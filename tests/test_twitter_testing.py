@@ -411,6 +411,20 @@ def _whole(made: TwitterTesting, tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
+def test_another_agreement_is_another_layer(copy: TwitterTesting, tmp_path: Path) -> None:
+    """`content_digest` does not see it, the shards do."""
+    add(copy, tmp_path / "out")
+    before = load_manifest(tmp_path / "out" / "t4sa").layers[LAYER].content_digest
+    first = lists_of(copy, "five").read_text().split()[0]
+    edit(copy, "five", lambda lines: lines[1:])
+    add(copy, tmp_path / "out")
+    assert load_manifest(tmp_path / "out" / "t4sa").layers[LAYER].content_digest == before
+    for rows in (read_parquet(tmp_path / "out", LAYER), read_tars(tmp_path / "out", LAYER)):
+        (row,) = [row for row in rows if row["key"] == copy.keys[first]]
+        assert (row["agreement"], row["fold_5"]) == (4, None) and row["fold_4"] is not None
+    assert_sound(tmp_path / "out", deep=False)
+
+
 def test_fewer_lists(copy: TwitterTesting, tmp_path: Path) -> None:
     lists = copy.folder / "ground_truth"
     (lists / "twitter_three_agrees.txt").unlink()

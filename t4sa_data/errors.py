@@ -74,7 +74,7 @@ class UnsafeMember(ArchiveError):
 
 
 class BadKey(ArchiveError):
-    """A member or a line whose name is not `<tweet id>-<1..4>`."""
+    """A member or a line whose name is not `<tweet id>-<1..4>`, or another data set's form."""
 
 
 class DuplicateMember(ArchiveError):
@@ -98,7 +98,7 @@ class ConflictingRows(TableError):
 
 
 class UnknownLabel(TableError):
-    """A label that is not 0, 1 or 2."""
+    """A label that is not 0, 1 or 2 (in the Twitter Testing Dataset: 0 or 1)."""
 
 
 class SourceChanged(T4SAError):

@@ -117,13 +117,13 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]], path: Path, *, ece: fl
         upper.errorbar(middle, value, yerr=ends, label="this model, 95 % interval", **style)
         upper.set(ylim=(-2, 102), ylabel="accuracy, %")
         upper.set_title("Calibration" if ece is None else f"Calibration: expected error {100 * ece:.1f} %")
-        upper.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=2)
         upper.grid(color=LINE, linewidth=0.6)
         total = sum(one["n"] for one in bins)
         left = [100 * one["low"] for one in bins]
         widths = [100 * (one["high"] - one["low"]) for one in bins]
         lower.bar(left, [100 * one["n"] / total for one in bins], widths, align="edge", color=OTHERS, edgecolor="white")
-        lower.set(xlim=(0, 100), ylabel="samples, %", xlabel="largest probability, %")
+        lower.set(xlim=(-2, 102), ylabel="samples, %", xlabel="largest probability, %")
         lower.grid(axis="y", color=LINE, linewidth=0.6)
         figure.align_ylabels()
 
@@ -154,12 +154,12 @@ def confidence_figure(
         axes.set_xlim(-0.6, len(bins) - 0.4)
         bottom, top = (value - ends[0]).min(), (value + ends[1]).max()
         low = min(bottom, 100 * (floor if floor is not None else 1))
-        axes.set_ylim(max(-2, low - 4), min(102, top + 0.25 * (top - low) + 4))
+        axes.set_ylim(max(-2, low - 4), min(102, top + 4))
         axes.set(ylabel="accuracy, %", xlabel="confidence of the text labeller")
         axes.set_title("Accuracy by confidence of the label")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         if accuracy is not None or floor is not None:
-            axes.legend(loc="upper left", ncols=2)
+            figure.legend(loc="outside lower center", ncols=2)
 
 
 def paper_figure(results: Mapping[str, Any], path: Path, *, system: str | None = None) -> None:
@@ -210,7 +210,7 @@ def _paper_panel(axes: Any, title: str, entry: Mapping[str, Any], rows: list[tup
         axes.text((high if k == 0 else number) + 1, k, words, va="center", size=9, color=INK)
     axes.set_yticks(place, [one[0] for one in everything], color=INK, size=9)
     axes.set_ylim(len(everything) - 0.4, -0.6)
-    axes.set_xlim(0, 118)  # room for the numbers
+    axes.set_xlim(0, 132)  # room for the numbers
     axes.set_xticks(range(0, 101, 20))
     axes.tick_params(axis="y", length=0)
     published = f" of {entry['n_published']:,}" if entry["n_published"] else ""

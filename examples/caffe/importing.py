@@ -38,7 +38,7 @@ class Mean:
     """What is subtracted."""
 
     pixel: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """B, G, R."""
+    """B, G, R; of an image: the mean of its pixels."""
     image: torch.Tensor | None = None
     """float32 [3, H, W], BGR; in place of the pixel."""
     why: str
@@ -196,14 +196,13 @@ def mean_of(archive: Archive, choice: str | None = None) -> Mean:
             where=archive.where,
             hint="Bring the file, or say --mean t4sa (the published pixel) or --mean none.",
         )
-    pixel = choice == "pixel" or image.shape[1:] == (1, 1)
-    if pixel:
-        blue, green, red = image.double().mean((1, 2)).float().tolist()
+    blue, green, red = image.double().mean((1, 2)).float().tolist()
+    if choice == "pixel" or image.shape[1:] == (1, 1):
         return Mean(pixel=(blue, green, red), why="pixel, the mean of mean.binaryproto")
     if image.shape[1] != image.shape[2]:
         raise UnsupportedLayer("mean image", expected="a square", got=list(image.shape), where=archive.where)
     why = "image, mean_file of train_val.prototxt" if told.mean_file else "image, mean.binaryproto"
-    return Mean(image=image, why=why)
+    return Mean(pixel=(blue, green, red), image=image, why=why)
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:

@@ -255,6 +255,7 @@ def test_ways_to_write_the_same(text: str) -> None:
         ('name { a: "b" }', "message where a value"),
         ("layer { phase: [TRAIN, TEST] }", "several values"),
         ("a { " * 100, "within each other"),
+        (" " * (5 << 20), "longer than any network"),
         ("<html><body>401</body></html>", "not a prototxt"),
         ("layer { inner_product_param { bias_term: 2 } }", "bool"),
     ],

@@ -36,7 +36,7 @@ SUFFIXES = (".prototxt", ".caffemodel", ".binaryproto", ".txt", ".json", ".h5", 
 HTML = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 
 
-def refuse_page(start: bytes, where: Path) -> None:
+def refuse_page(start: Buffer, where: Path) -> None:
     """Refuse a web page that was saved under a model's name.
 
     Raises:

@@ -46,7 +46,7 @@ def export_archive(model: Model, path: Path, *, name: str | None = None) -> Path
     files = archive_files(model, name or str(model.source.get("name") or model.architecture))
     with (
         atomic_file(path) as sink,
-        gzip.GzipFile("", "wb", _GZIP_LEVEL, sink, mtime=0) as zipped,  # type: ignore[arg-type]
+        gzip.GzipFile("", "wb", _GZIP_LEVEL, sink, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w|", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for member, parts in sorted(files.items()):

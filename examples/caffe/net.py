@@ -194,7 +194,8 @@ def array_of(blob: Mapping[str, Any], num_dims: int = 0, where: str | None = Non
         shape = shape[1:]
     if num_dims and len(shape) != num_dims:
         raise ModelFileError("shape of weights", expected=f"{num_dims} dimensions", got=shape, where=where)
-    return data.reshape(shape)
+    made: npt.NDArray[Any] = data.reshape(shape)
+    return made
 
 
 def blob_of(array: npt.NDArray[Any], *, legacy: bool = False) -> dict[str, Any]:

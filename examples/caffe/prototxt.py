@@ -17,6 +17,8 @@ import numpy as np
 from examples.caffe.schema import ENUMS, MESSAGES, Field
 from examples.errors import ModelFileError
 
+MAX_CHARACTERS = 4 << 20
+"""Of a text; GoogLeNet's has 60,000."""
 MAX_DEPTH = 32
 """Messages within messages; Caffe's own have four."""
 _TOKEN = re.compile(
@@ -40,6 +42,8 @@ def parse(text: str, message: str = "NetParameter") -> dict[str, Any]:
     Raises:
         ModelFileError: not of this format; says the line.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise ModelFileError("a prototxt longer than any network's", expected=f"<= {MAX_CHARACTERS}", got=len(text))
     return _Reader(text).message(message, None, 0)
 
 

@@ -30,7 +30,7 @@ Rows = Iterator[tuple[str, str]]
 
 def _safely(part: Callable[[Archive], Rows], archive: Archive) -> list[tuple[str, str]]:
     """The rows of a part; where it fails, why."""
-    rows = []
+    rows: list[tuple[str, str]] = []
     try:
         rows.extend(part(archive))
     except T4SAError as error:

@@ -139,7 +139,7 @@ def _single(data: memoryview, value: Any, wire: int, kind: str, where: str) -> A
     if wire != wanted:
         raise ModelFileError(f"{where}: not a Caffe file, or damaged", expected=f"wire type {wanted}", got=wire)
     if kind in MESSAGES:
-        return _decode(data, *value, kind)
+        return _decode(data, value[0], value[1], kind)
     if kind == "string":
         try:
             return str(data[slice(*value)], "utf-8")
@@ -230,7 +230,7 @@ def _field_parts(value: Any, field: Field) -> list[Any]:
     if not len(value):
         return []
     if field.kind in _FLOATS:
-        run: Any = memoryview(np.ascontiguousarray(value, dtype=_FLOATS[field.kind][1])).cast("B")
+        run: Any = np.ascontiguousarray(value, dtype=_FLOATS[field.kind][1]).data.cast("B")
     else:
         run = b"".join(_to_varint(_number(one, field.kind)) for one in value)
     return [_tag(field, _BYTES), _to_varint(len(run)), run]

@@ -214,7 +214,8 @@ def make_module(layer: Layer, shapes: Sequence[Shape]) -> tuple[nn.Module, Shape
     try:
         if len(shapes) != 1 and layer.kind != "Concat":
             raise UnsupportedLayer("number of bottoms", expected=1, got=len(shapes))
-        return maker(layer.options, *shapes)
+        made: tuple[nn.Module, Shape] = maker(layer.options, *shapes)
+        return made
     except ModelFileError as error:
         error.where = f"layer {layer.name}"
         raise
@@ -266,12 +267,12 @@ def _check_count(num_weights: int) -> None:
         raise ModelFileError("weights of a layer", expected=f"<= {MAX_WEIGHTS}", got=num_weights)
 
 
-@torch.no_grad()
 def _fill(module: nn.Module, options: Mapping[str, Any], fan_in: int) -> None:
     """Start weights as Caffe's fillers do; where a deploy file names none: gaussian 0.01, biases 0."""
-    for tensor, name in ((module.weight, "weight_filler"), (module.bias, "bias_filler")):
-        if tensor is None:
+    for parameter, name in ((module.weight, "weight_filler"), (module.bias, "bias_filler")):
+        if parameter is None:
             continue
+        tensor = parameter.detach()
         default = {"type": "gaussian", "std": 0.01} if name == "weight_filler" else {}
         filler = options.get(name) or default
         kind = filler.get("type", "constant")

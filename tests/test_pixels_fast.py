@@ -19,8 +19,9 @@ from t4sa_data.miniature import KINDS, draw
 from t4sa_data.pixels import decode_rgb
 
 pytest.importorskip("torch")
-from t4sa_data.streaming import images
-from t4sa_data.streaming.images import FastDecoder, is_plain_jpeg
+from t4sa_data.streaming import jpeg
+from t4sa_data.streaming.images import FastDecoder
+from t4sa_data.streaming.jpeg import is_plain_jpeg
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 DECODERS = ("torchcodec", "torchvision", "PIL")
@@ -262,7 +263,7 @@ def test_pictures_are_stored_as_rows_of_rgb(fast: FastDecoder) -> None:
 
 def test_a_limit_of_pixels_holds_on_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_plain_jpeg(JPEG)
-    monkeypatch.setattr(images, "MAX_PIXELS", 131 * 97 - 1)
+    monkeypatch.setattr(jpeg, "MAX_PIXELS", 131 * 97 - 1)
     assert not is_plain_jpeg(JPEG)
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("torch")
-from t4sa_data.streaming.images import FastDecoder, is_plain_jpeg
+from t4sa_data.streaming.images import FastDecoder
+from t4sa_data.streaming.jpeg import is_plain_jpeg
 from tests.test_pixels_fast import PHOTOS, assert_same
 
 ORIENTATION = 0x0112

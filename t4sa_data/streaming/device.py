@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from t4sa_data.errors import BadImage, BadOption, MissingDependency
-from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit, is_plain_jpeg
+from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit
+from t4sa_data.streaming.jpeg import is_plain_jpeg
 from t4sa_data.streaming.work import FaultyPicture, located
 
 if TYPE_CHECKING:

@@ -309,6 +309,9 @@ class Engine:
         """What a thread does: a part of a batch."""
         chunk = self._chunk_of(batch, low, high)
         with self._told_where(batch, low):
+            if not self._gives_list and not self._options.use_processes:
+                self._work.fill(chunk, batch.images[low:high])
+                return
             made = self._work(chunk)
         for place, image in enumerate(made, low):
             batch.images[place] = image

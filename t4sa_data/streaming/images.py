@@ -7,8 +7,6 @@ decoder, whose pixels are the same to the bit; everything else goes through PIL.
 from __future__ import annotations
 
 import math
-import re
-import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +15,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from t4sa_data.errors import BadOption
-from t4sa_data.pixels import MAX_PIXELS, decode_rgb
+from t4sa_data.pixels import decode_rgb
+from t4sa_data.streaming.jpeg import is_plain_jpeg
+from t4sa_data.streaming.placing import Placement, put
 
 Resize = Literal["squash", "center_crop", "random_resized_crop", "none"]
 RESIZES = ("squash", "center_crop", "random_resized_crop", "none")
@@ -104,7 +103,7 @@ class FastDecoder:
         """
         if self._decode is not None and is_plain_jpeg(data):
             try:
-                return self._decode(_as_tensor(data))
+                return self._decode(as_tensor(data))
             except RuntimeError:  # PIL has the last word, and says what is wrong
                 pass
         return torch.from_numpy(np.array(decode_rgb(data))).permute(2, 0, 1)
@@ -126,94 +125,45 @@ def _find_decoder() -> tuple[str, Callable[[torch.Tensor], torch.Tensor] | None]
         return "PIL", None
 
 
-def _as_tensor(data: bytes) -> torch.Tensor:
+def as_tensor(data: bytes) -> torch.Tensor:
     """The bytes as uint8 [n], not copied; nobody writes to it."""
     return torch.frombuffer(data, dtype=torch.uint8)
 
 
 with warnings.catch_warnings():  # torch warns once in a process that the bytes must not be written to
     warnings.simplefilter("ignore")
-    _as_tensor(b"\0")
+    as_tensor(b"\0")
 
 
-def is_plain_jpeg(data: bytes) -> bool:
-    """Whether bytes are a baseline or progressive JPEG, grey or YCbCr, 8 bits, not rotated, of a usual size.
+def place(height: int, width: int, geometry: Geometry, uniforms: npt.NDArray[np.float64] | None) -> Placement:
+    """Where a picture goes.
 
-    Reads the markers up to the first scan (ITU-T T.81, annex B), as PIL does. Any bytes may come; a doubt is a no.
+    Args:
+        height: of the decoded picture.
+        width: of the decoded picture.
+        geometry: not `none`.
+        uniforms: random numbers in [0, 1), shape (NUM_UNIFORMS,); None where nothing is drawn.
     """
-    if data[:2] != b"\xff\xd8":
-        return False
-    at, adobe, frame = 2, None, b""
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xDA:
-            return _is_plain_frame(frame, adobe)
-        length = data[at + 2] << 8 | data[at + 3]
-        if marker in _WITHOUT_LENGTH or length < 2:
-            return False
-        segment = data[at + 4 : at + 2 + length]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if marker > 0xC2:  # lossless, hierarchical or arithmetic
-                return False
-            frame = segment
-        elif (marker == 0xE1 and _is_rotated(segment)) or (marker == 0xE2 and segment[:4] == b"MPF\0"):
-            return False
-        elif marker == 0xEE and segment[:5] == b"Adobe" and len(segment) > 11:
-            adobe = segment[11]
-        at += 2 + length
-    return False
-
-
-_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
-"""Markers that have no length, and none of which belongs before a scan: TEM, RST, SOI, EOI."""
-
-
-def _is_plain_frame(frame: bytes, adobe: int | None) -> bool:
-    """Whether a frame header (T.81, B.2.2) is of 8 bits, a usual size, and grey or, beyond doubt, YCbCr: Adobe's marker
-    says so, or the components' ids are 1, 2, 3."""
-    if len(frame) < 6:
-        return False
-    precision, height, width, components = struct.unpack_from(">BHHB", frame)
-    if precision != 8 or not 0 < height * width <= MAX_PIXELS or len(frame) != 6 + 3 * components:
-        return False
-    if components == 3:
-        return adobe == 1 if adobe is not None else frame[6::3] == b"\1\2\3"
-    return bool(components == 1)
-
-
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-
-
-def _is_rotated(segment: bytes) -> bool:
-    """Whether an APP1 segment says an orientation other than 1, or cannot be read: EXIF (TIFF 6.0, section 2), or XMP,
-    which counts for PIL where EXIF is silent."""
-    if segment.startswith(_XMP):
-        return any(found != b"1" for found in re.findall(rb"tiff:Orientation(?:=\"|>)([0-9])", segment))
-    if not segment.startswith(b"Exif\0\0"):
-        return False
-    exif = segment[6:]
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        return True
-    try:
-        (at,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
-            if tag == 0x0112 and (kind != 3 or struct.unpack_from(f"{order}H", exif, entry + 8)[0] != 1):
-                return True
-    except struct.error:
-        return True
-    return False
+    size, augment = geometry.size, geometry.augment
+    top, left, box_height, box_width = 0, 0, height, width
+    if geometry.resize == "random_resized_crop":
+        assert uniforms is not None
+        top, left, box_height, box_width = _random_box(height, width, augment, uniforms)
+    goal_height, goal_width = size, size
+    if geometry.resize == "center_crop":  # short side to size, then the middle: torchvision's Resize and CenterCrop
+        if height < width:
+            goal_width = max(size, int(size * width / height))
+        else:
+            goal_height = max(size, int(size * height / width))
+    y, x, side, flip = round((goal_height - size) / 2), round((goal_width - size) / 2), size, False
+    if uniforms is not None and not augment.on_device:
+        crops, flips = crop_and_flip_of(geometry, uniforms[None])
+        y, x, side, flip = y + int(crops[0, 0]), x + int(crops[0, 1]), augment.crop or size, bool(flips[0])
+    return Placement(height, width, top, left, box_height, box_width, goal_height, goal_width, y, x, side, flip)
 
 
 def fit(image: torch.Tensor, geometry: Geometry, uniforms: npt.NDArray[np.float64] | None) -> torch.Tensor:
     """Resize, crop and mirror one picture.
-
-    Resizing is bilinear with antialiasing, as PIL's (within 1 of 255).
 
     Args:
         image: uint8 [3, H, W].
@@ -223,38 +173,11 @@ def fit(image: torch.Tensor, geometry: Geometry, uniforms: npt.NDArray[np.float6
     Returns:
         uint8 [3, side, side], or [3, H, W] for `none`.
     """
-    augment = geometry.augment
-    if geometry.resize == "random_resized_crop":
-        assert uniforms is not None
-        top, left, height, width = _random_box(image.shape[1], image.shape[2], augment, uniforms)
-        image = image[:, top : top + height, left : left + width]
     if geometry.resize != "none":
-        image = _resized(image, geometry)
-    if uniforms is None or augment.on_device:
+        return put(image, place(image.shape[1], image.shape[2], geometry, uniforms))
+    if uniforms is None:
         return image
-    crop, flip = crop_and_flip_of(geometry, uniforms[None])
-    if augment.crop is not None:
-        top, left = crop[0].tolist()
-        image = image[:, top : top + augment.crop, left : left + augment.crop]
-    return image.flip(2) if flip[0] else image
-
-
-def _resized(image: torch.Tensor, geometry: Geometry) -> torch.Tensor:
-    size = geometry.size
-    height, width = image.shape[1:]
-    if geometry.resize == "center_crop":  # short side to size, then the middle: torchvision's Resize and CenterCrop
-        if height < width:
-            goal = size, max(size, int(size * width / height))
-        else:
-            goal = max(size, int(size * height / width)), size
-    else:
-        goal = size, size
-    # As stored, H, W, 3: without this view torch takes a batch of one for contiguous and copies it.
-    x_1CHW = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
-    if (height, width) != goal:
-        x_1CHW = F.interpolate(x_1CHW, size=goal, mode="bilinear", antialias=True)
-    top, left = round((goal[0] - size) / 2), round((goal[1] - size) / 2)
-    return x_1CHW[0, :, top : top + size, left : left + size]
+    return image.flip(2) if crop_and_flip_of(geometry, uniforms[None])[1][0] else image
 
 
 def _random_box(

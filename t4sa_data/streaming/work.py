@@ -15,7 +15,9 @@ import torch
 
 from t4sa_data import plan
 from t4sa_data.errors import BadImage, ChecksumMismatch, UnseededTransform
-from t4sa_data.streaming.images import NUM_UNIFORMS, FastDecoder, Geometry, fit
+from t4sa_data.streaming.images import NUM_UNIFORMS, FastDecoder, Geometry, as_tensor, fit, place
+from t4sa_data.streaming.jpeg import plain_jpeg_size
+from t4sa_data.streaming.placing import FILL_ERRORS, Placement, filler
 
 Decode = Literal["cpu", "cuda"] | None
 DECODES = ("cpu", "cuda", None)
@@ -72,10 +74,15 @@ class Worker:
     def __init__(self, recipe: Recipe, *, owns_process: bool = False) -> None:
         self._recipe, self._owns_process = recipe, owns_process
         self._decode = FastDecoder()
+        self._fill = filler(self._decode.name)
         self._takes_generator = recipe.takes_generator
 
-    def __call__(self, chunk: Chunk) -> list[Any]:
+    def __call__(self, chunk: Chunk, numbers: Sequence[int] | None = None) -> list[Any]:
         """The pictures of a chunk: uint8 tensors, what the transform makes of them, or bytes.
+
+        Args:
+            chunk: of n pictures.
+            numbers: what an error calls them; None: 0 to n - 1.
 
         Raises:
             FaultyPicture: around `ChecksumMismatch`, `BadImage`, or whatever the transform raises.
@@ -94,9 +101,53 @@ class Worker:
                 if recipe.transform is not None:
                     image = self._transformed(image, int(chunk.seeds[i]))
             except Exception as error:
-                raise FaultyPicture(i, error) from error
+                raise FaultyPicture(i if numbers is None else numbers[i], error) from error
             made.append(image)
         return made
+
+    def fill(self, chunk: Chunk, out: torch.Tensor) -> None:
+        """The pictures of a chunk straight into their part of a batch, where there is no transform.
+
+        Plain JPEGs go together in one call that does not hold Python's lock; the others, and those of a call in which
+        one did not decode, one by one: the same pixels, and an error that says which.
+
+        Args:
+            chunk: of n pictures.
+            out: uint8 [n, 3, side, side].
+
+        Raises:
+            FaultyPicture: see `__call__`.
+        """
+        alone = list(range(len(chunk.data)))
+        if self._fill is not None and (placements := self._placements(chunk)):
+            try:
+                if chunk.sha256 is not None:
+                    for i in placements:
+                        _require_sha256(chunk.data[i], chunk.sha256[i])
+                data = [as_tensor(chunk.data[i]) for i in placements]
+                rows = out.unbind()
+                self._fill([rows[i] for i in placements], data, list(placements.values()))
+                alone = [i for i in alone if i not in placements]
+            except (*FILL_ERRORS, ChecksumMismatch):  # one by one they say which
+                pass
+        if alone:
+            made = self(
+                Chunk(
+                    data=[chunk.data[i] for i in alone],
+                    sha256=None if chunk.sha256 is None else [chunk.sha256[i] for i in alone],
+                    seeds=chunk.seeds[alone],
+                ),
+                alone,
+            )
+            for i, image in zip(alone, made, strict=True):
+                out[i] = image
+
+    def _placements(self, chunk: Chunk) -> dict[int, Placement]:
+        """Where the plain JPEGs of a chunk go, by their place in it."""
+        geometry = self._recipe.geometry
+        uniforms = plan.uniforms(chunk.seeds, NUM_UNIFORMS) if geometry.is_random else None
+        sizes = {i: size for i, data in enumerate(chunk.data) if (size := plain_jpeg_size(data)) is not None}
+        return {i: place(*size, geometry, None if uniforms is None else uniforms[i]) for i, size in sizes.items()}
 
     def _transformed(self, image: Any, seed: int) -> Any:
         assert self._recipe.transform is not None

@@ -62,7 +62,11 @@ def make_optimizer(network: nn.Module, head: str, config: Config, device: torch.
     fused = device.type in ("cuda", "cpu")
     if config.optimizer == "adamw":
         return torch.optim.AdamW(described, lr=config.learning_rate, fused=fused)
-    return torch.optim.SGD(described, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+    optimizer = torch.optim.SGD(described, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+    for parameter in (one for parameters in groups.values() for one in parameters):
+        # Made by the fused kernel, it would stay whatever the memory held where fp16's first step is skipped.
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, *, keep_velocity: bool) -> None:

@@ -74,12 +74,12 @@ def test_bins_of_text_confidence() -> None:
 
 
 def test_two_way_decides_by_logits_where_probabilities_are_gone() -> None:
-    logits = np.array([[-900.0, 50.0, -950.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
+    logits = np.array([[-950.0, 50.0, -900.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     probabilities = np.array([[0.0, 1.0, 0.0], [0.24, 0.09, 0.67], [0.4, 0.2, 0.4]])
     answers, is_neutral = metrics.two_way(probabilities, logits)
-    assert (answers.tolist(), is_neutral.tolist()) == ([0, 1, 0], [True, False, False])
+    assert (answers.tolist(), is_neutral.tolist()) == ([1, 1, 0], [True, False, False])
     logits[1] = np.nan
-    assert metrics.two_way(probabilities, logits)[0].tolist() == [0, 1, 0]
+    assert metrics.two_way(probabilities, logits)[0].tolist() == [1, 1, 0]
     assert metrics.two_way(np.array([[0.1, 0.7, 0.2]]))[0].tolist() == [1]
 
 

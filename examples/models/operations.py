@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -37,12 +38,47 @@ class LRN(nn.Module):
         """x_BCHW normalised, in the type it came."""
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            half, num_channels = self.size // 2, x.shape[1]
-            square = F.pad(wide * wide, (0, 0, 0, 0, half, half))
-            total = square[:, :num_channels]
-            for shift in range(1, self.size):
-                total = total + square[:, shift : shift + num_channels]
-            return (wide * (self.k + self.alpha / self.size * total) ** -self.beta).to(x.dtype)
+            made: torch.Tensor = _LRN.apply(wide, self.size, self.alpha, self.beta, self.k)
+            return made.to(x.dtype)
+
+
+class _LRN(torch.autograd.Function):
+    """The formula, and its derivative: autograd's own would write a picture of zeros for each channel of the window.
+
+    With s = k + alpha/n sum x^2, y = x s^-beta:  dx = dy s^-beta - 2 alpha beta / n  x  sum(dy y / s), sums over the
+    window.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
+        scale = window_sum(x * x, size).mul_(alpha / size).add_(k)
+        y = x * scale**-beta
+        ctx.save_for_backward(x, scale, y)
+        ctx.numbers = size, alpha, beta
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        x, scale, y = ctx.saved_tensors
+        size, alpha, beta = ctx.numbers
+        shared = window_sum(grad * y / scale, size).mul_(x)
+        return torch.addcmul(shared.mul_(-2 * alpha * beta / size), grad, scale**-beta), None, None, None, None
+
+
+def window_sum(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Sums over `size` neighbouring channels (odd), zeros beyond the first and the last: x_BCHW -> [B, C, H, W].
+
+    >>> window_sum(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1), 3).flatten().tolist()
+    [3.0, 6.0, 9.0, 7.0]
+    """
+    half, num_channels = size // 2, x.shape[1]
+    padded = F.pad(x, (0, 0, 0, 0, half, half))
+    total = (
+        padded[:, :num_channels].clone() if size == 1 else padded[:, :num_channels] + padded[:, 1 : 1 + num_channels]
+    )
+    for shift in range(2, size):
+        total += padded[:, shift : shift + num_channels]
+    return total
 
 
 class CaffePool(nn.Module):

@@ -21,6 +21,7 @@ from t4sa_data.streaming.placing import FILL_ERRORS, Placement, filler
 
 Decode = Literal["cpu", "cuda"] | None
 DECODES = ("cpu", "cuda", None)
+_ASK_ONE_BY_ONE: tuple[type[Exception], ...] = (*FILL_ERRORS, ChecksumMismatch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ class Worker:
                 rows = out.unbind()
                 self._fill([rows[i] for i in placements], data, list(placements.values()))
                 alone = [i for i in alone if i not in placements]
-            except (*FILL_ERRORS, ChecksumMismatch):  # one by one they say which
+            except _ASK_ONE_BY_ONE:  # one by one they say which
                 pass
         if alone:
             made = self(

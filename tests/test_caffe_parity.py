@@ -97,12 +97,19 @@ def test_pooling_with_padding_and_rounding_up(kind: str, side: int, kernel: int,
 
 def test_uneven_windows_strides_dilation_and_no_bias() -> None:
     options = {"num_output": 6, "kernel_h": 3, "kernel_w": 5, "stride_h": 2, "stride_w": 1, "pad_h": 1, "pad_w": 0}
+    whole = {"pool": "MAX", "global_pooling": True}
     layers = [
         data(24),
         Layer(name="conv1", kind="Convolution", bottoms=("data",), tops=("conv1",), options=options),
         Layer(name="leaky", kind="ReLU", bottoms=("conv1",), tops=("leaky",), options={"negative_slope": 0.1}),
         conv("conv2", "leaky", 4, 3, dilation=2),
-        Layer(name="all", kind="Pooling", bottoms=("conv2",), tops=("all",), options={"pool": "MAX", "global_pooling": True}),
+        Layer(
+            name="all",
+            kind="Pooling",
+            bottoms=("conv2",),
+            tops=("all",),
+            options=whole,
+        ),
         Layer(name="flat", kind="Flatten", bottoms=("all",), tops=("flat",)),
         fc("fc3", "flat", 3),
         softmax("fc3"),

@@ -217,6 +217,15 @@ def test_unpacked_floats_doubles_and_both_kinds_of_runs_are_read() -> None:
     assert weights_of({"layer": [layer]})["fc.weight"].tolist() == [[np.float32(0.1), np.float32(0.2)]]
 
 
+def test_numbers_at_their_limits() -> None:
+    for name, field, value in [
+        ("TransformationParameter", "crop_size", (1 << 64) - 1),
+        ("ConcatParameter", "axis", -(1 << 63)),
+        ("ConcatParameter", "axis", (1 << 63) - 1),
+    ]:
+        assert wire.decode(wire.encode({field: value}, name), name) == {field: value}
+
+
 def test_fields_of_forks_are_skipped() -> None:
     data = wire.encode(EXAMPLE, "NetParameter")
     more = b"\x80\x7d\x01" + b"\x8a\x7d\x03abc" + b"\x95\x7d1234" + b"\x91\x7d12345678"  # numbers 2000, 2001, 2002

@@ -6,7 +6,7 @@ import io
 import math
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -209,3 +209,25 @@ def digits_files(net: Net, **more: bytes | None) -> dict[str, bytes]:
     }
     files |= {name.replace("__", "."): data for name, data in more.items()}
     return {name: data for name, data in files.items() if data is not None}
+
+
+def folder_of(path: Path, files: dict[str, bytes]) -> Path:
+    path.mkdir()
+    for name, data in files.items():
+        (path / name).write_bytes(data)
+    return path
+
+
+PACKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "x.tar": lambda path, files: tar_of(path, files, "w"),
+    "x.tar.gz": lambda path, files: tar_of(path, files, "w:gz"),
+    "x.tar.bz2": lambda path, files: tar_of(path, files, "w:bz2"),
+    "x.zip": zip_of,
+    "folder": folder_of,
+    "nested.tar.gz": lambda path, files: tar_of(path, {f"./job/{name}": data for name, data in files.items()}),
+    "no_suffix": lambda path, files: tar_of(path, files, "w:gz"),
+}
+
+
+TRAIN_VAL = 'layer {{ name: "data" type: "Data" top: "data" include {{ phase: TRAIN }} transform_param {{ {} }} }}'
+"""A train_val.prototxt; what it says of pictures is filled in."""

@@ -160,6 +160,7 @@ def test_exported_files_of_training_are_those_of_caffe(net: Net, tmp_path: Path)
     assert (kept.training.crop_size, kept.training.mirror, kept.training.batch_size) == (64, True, 32)
     assert kept.solver()["stepsize"] == 28512 and kept.solver()["weight_decay"] == 1e-5
     original = prototxt.parse(str(bytes(kept.files["original.prototxt"]), "utf-8"))
+    assert original["layer"][0]["transform_param"] == {"mirror": True, "crop_size": 64}
     assert [one.kind for one in layers_of(original)[0]] == [one.kind for one in net.layers[1:]]  # stage deploy
 
 

@@ -156,6 +156,9 @@ def _original(model: Model, name: str, layers: Sequence[Layer]) -> dict[str, Any
     assert isinstance(model.network, Net)
     inside = net_of([layer for layer in layers if layer.kind != "Softmax"], name, learning=True)["layer"]
     data = [_data(model, phase, {"stage": [phase]}) for phase in ("train", "val")]
+    for layer in data:  # the dataset and its mean are DIGITS' to fill in
+        layer["data_param"] = {"batch_size": BATCH_SIZE}
+        layer["transform_param"] = {k: v for k, v in layer["transform_param"].items() if not k.startswith("mean_")}
     output = model.network.output_blob
     end = {"name": "prob", "type": "Softmax", "bottom": [output], "top": ["prob"], "include": [{"stage": ["deploy"]}]}
     loss = _loss(output, {"exclude": [{"stage": ["deploy"]}]})

@@ -131,14 +131,14 @@ def sample_hash(positions: Ints, *, seed: int, epoch: int, purpose: int, draw: I
     return mix64(mix64(identity) ^ stream)
 
 
-def uniforms(hashes: Hashes, count: int) -> npt.NDArray[np.float64]:
-    """`count` numbers in [0, 1) for each hash, shape (n, count), each with 53 random bits.
+def uniforms(hashes: Hashes, count: int, *, first: int = 0) -> npt.NDArray[np.float64]:
+    """`count` numbers in [0, 1) for each hash, shape (n, count), each with 53 random bits; from the `first` one on.
 
     >>> uniforms(np.array([1, 2], dtype=np.uint64), 2).round(3).tolist()
     [[0.164, 0.367], [0.01, 0.983]]
     """
     with np.errstate(over="ignore"):
-        steps = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA
+        steps = np.arange(first + 1, first + count + 1, dtype=np.uint64) * _GAMMA
         bits = mix64(mix64(hashes)[:, None] ^ steps[None, :])
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

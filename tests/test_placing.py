@@ -19,6 +19,7 @@ from t4sa_data.errors import BadImage, ChecksumMismatch
 from t4sa_data.miniature import KINDS, draw
 from t4sa_data.streaming import placing, work
 from t4sa_data.streaming.images import Augment, Geometry
+from t4sa_data.streaming.images import draw as draw_numbers
 from t4sa_data.streaming.work import Chunk, FaultyPicture, Recipe, Worker
 
 CUT = draw(0, random.Random(99), "rgb")[:900]
@@ -39,10 +40,9 @@ def pictures(num: int = 24) -> list[bytes]:
     return [draw(i % 3, rng, kind) for i, kind in enumerate(kinds)]
 
 
-def chunk_of(data: list[bytes], sha256: list[str] | None = None) -> Chunk:
-    return Chunk(
-        data=data, sha256=sha256, seeds=plan.sample_hash(np.arange(len(data)), seed=1, epoch=2, purpose=plan.AUGMENT)
-    )
+def chunk_of(data: list[bytes], sha256: list[str] | None = None, geometry: Geometry = GEOMETRIES[0]) -> Chunk:
+    seeds = plan.sample_hash(np.arange(len(data)), seed=1, epoch=2, purpose=plan.AUGMENT)
+    return Chunk(data=data, sha256=sha256, seeds=seeds, uniforms=draw_numbers(geometry, seeds))
 
 
 def filled(worker: Worker, geometry: Geometry, chunk: Chunk) -> torch.Tensor:
@@ -68,7 +68,7 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=range(len(GEOMETRIES)))
 def test_together_is_as_one_by_one(decoder: str, geometry: Geometry) -> None:
-    worker, chunk = Worker(Recipe(decode="cpu", geometry=geometry)), chunk_of(pictures())
+    worker, chunk = Worker(Recipe(decode="cpu", geometry=geometry)), chunk_of(pictures(), geometry=geometry)
     out = filled(worker, geometry, chunk)
     for i, image in enumerate(worker(chunk)):
         assert torch.equal(out[i], image), (decoder, i)

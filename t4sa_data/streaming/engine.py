@@ -25,7 +25,7 @@ from t4sa_data import plan
 from t4sa_data.errors import BadOption, LoaderStalled, ShardError
 from t4sa_data.plan import Ints, Shuffle, Tail
 from t4sa_data.reading import OpenRelease, Range, Source
-from t4sa_data.streaming.images import NUM_UNIFORMS, crop_and_flip_of
+from t4sa_data.streaming.images import crop_and_flip_of, draw
 from t4sa_data.streaming.processes import Processes
 from t4sa_data.streaming.selection import Selection
 from t4sa_data.streaming.threads import Threads
@@ -41,7 +41,7 @@ EARLIER_SECONDS = 5.0
 """After an error, what comes before it in its batch may take so long: the first error is the one that is raised."""
 LEAVE_SECONDS = 30.0
 """Leaving a loop waits so long for threads that are at work; those that are stuck are left behind, with a log line."""
-CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 4, 32, 16
+CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 8, 32, 16
 """Pictures a thread takes at a time: few where they are decoded, so that the last batch does not wait for one thread;
 many where handing out costs more than the work."""
 CHUNKS_AHEAD = 8
@@ -146,6 +146,8 @@ class _Batch:
     images: Any = None
     """A tensor or a list that workers fill; None: not handed out yet."""
     seeds: npt.NDArray[np.uint64] | None = None
+    uniforms: npt.NDArray[np.float64] | None = None
+    """Of `images.draw`."""
     pending: Sequence[Future[None]] = ()
 
 
@@ -243,7 +245,11 @@ class Engine:
     def _tell(self, batches: list[tuple[Ints, Ints]]) -> list[_Batch]:
         """Tell the source of batches, all at once: then it sees which ranges are neighbours."""
         made = [_Batch(rows=rows, draw=draw, ranges=self._selection.ranges(rows)) for rows, draw in batches]
-        self._source.announce([wanted for batch in made for wanted in batch.ranges])
+        ranges = [wanted for batch in made for wanted in batch.ranges]
+        if self._is_remote:
+            self._source.announce(ranges)
+        else:  # a call of the system for each, from a thread: before they are read, as those are handed out later
+            self._threads.submit(self._source.announce, ranges)
         return made
 
     def _hand_out(self, batch: _Batch) -> _Batch:
@@ -256,6 +262,8 @@ class Engine:
             purpose=plan.AUGMENT,
             draw=batch.draw,
         )
+        if o.recipe.decode is not None:
+            batch.uniforms = draw(o.recipe.geometry, batch.seeds)
         batch.images = [None] * n if self._gives_list else self._empty(n)
         if self._work is None:
             self._start(batch)
@@ -303,6 +311,7 @@ class Engine:
             data=data,
             sha256=None if sha256 is None else sha256.take(batch.rows[low:high]).to_pylist(),
             seeds=batch.seeds[low:high],
+            uniforms=None if batch.uniforms is None else batch.uniforms[low:high],
         )
 
     def _fill(self, batch: _Batch, low: int, high: int) -> None:
@@ -338,11 +347,10 @@ class Engine:
         }
         if s.original_label is not None:
             made["original_label"] = torch.from_numpy(s.original_label[rows])
-        assert batch.seeds is not None
-        if recipe.decode == "cuda" and recipe.geometry.is_random:
-            made["uniforms"] = plan.uniforms(batch.seeds, NUM_UNIFORMS)
-        if recipe.decode is not None and recipe.geometry.augment.on_device:
-            crop, flip = crop_and_flip_of(recipe.geometry, plan.uniforms(batch.seeds, NUM_UNIFORMS))
+        if recipe.decode == "cuda" and batch.uniforms is not None:
+            made["uniforms"] = batch.uniforms
+        if batch.uniforms is not None and recipe.geometry.augment.on_device:
+            crop, flip = crop_and_flip_of(recipe.geometry, batch.uniforms)
             made["crop"], made["flip"] = torch.from_numpy(crop), torch.from_numpy(flip)
         return {name: s.extra[name].take(taken).to_pylist() for name in self._options.columns} | made
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from t4sa_data import plan
 from t4sa_data.errors import BadOption
 from t4sa_data.pixels import decode_rgb
 from t4sa_data.streaming.jpeg import is_plain_jpeg
@@ -27,6 +28,8 @@ RESIZES = ("squash", "center_crop", "random_resized_crop", "none")
 NUM_UNIFORMS = 43
 """Random numbers an augmentation takes for a sample: 10 tries of 4 for `random_resized_crop`, then crop row, crop
 column, mirror."""
+_NUM_LAST = 3
+"""Of them, for crop row, crop column and mirror: all that is drawn for other geometries."""
 _TRIES = 10  # as torchvision's RandomResizedCrop, and GoogLeNet's training before it (Szegedy et al. 2015, section 6)
 
 
@@ -135,31 +138,54 @@ with warnings.catch_warnings():  # torch warns once in a process that the bytes 
     as_tensor(b"\0")
 
 
-def place(height: int, width: int, geometry: Geometry, uniforms: npt.NDArray[np.float64] | None) -> Placement:
-    """Where a picture goes.
+def draw(geometry: Geometry, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64] | None:
+    """The random numbers of some samples.
 
     Args:
-        height: of the decoded picture.
-        width: of the decoded picture.
+        geometry: what they are for.
+        seeds: f(seed, epoch, position) of each, shape (n,).
+
+    Returns:
+        In [0, 1), shape (n, NUM_UNIFORMS), or of those the last 3, where no box is drawn; None where nothing is.
+    """
+    if not geometry.is_random:
+        return None
+    num = NUM_UNIFORMS if geometry.resize == "random_resized_crop" else _NUM_LAST
+    return plan.uniforms(seeds, num, first=NUM_UNIFORMS - num)
+
+
+def place(
+    sizes: Sequence[tuple[int, int]], geometry: Geometry, uniforms: npt.NDArray[np.float64] | None
+) -> list[Placement]:
+    """Where pictures go.
+
+    Args:
+        sizes: height and width of n decoded pictures.
         geometry: not `none`.
-        uniforms: random numbers in [0, 1), shape (NUM_UNIFORMS,); None where nothing is drawn.
+        uniforms: of `draw`.
     """
     size, augment = geometry.size, geometry.augment
-    top, left, box_height, box_width = 0, 0, height, width
-    if geometry.resize == "random_resized_crop":
-        assert uniforms is not None
-        top, left, box_height, box_width = _random_box(height, width, augment, uniforms)
-    goal_height, goal_width = size, size
-    if geometry.resize == "center_crop":  # short side to size, then the middle: torchvision's Resize and CenterCrop
-        if height < width:
-            goal_width = max(size, int(size * width / height))
-        else:
-            goal_height = max(size, int(size * height / width))
-    y, x, side, flip = round((goal_height - size) / 2), round((goal_width - size) / 2), size, False
+    crops, flips, side = [(0, 0)] * len(sizes), [False] * len(sizes), size
     if uniforms is not None and not augment.on_device:
-        crops, flips = crop_and_flip_of(geometry, uniforms[None])
-        y, x, side, flip = y + int(crops[0, 0]), x + int(crops[0, 1]), augment.crop or size, bool(flips[0])
-    return Placement(height, width, top, left, box_height, box_width, goal_height, goal_width, y, x, side, flip)
+        crop, flip = crop_and_flip_of(geometry, uniforms)
+        crops, flips, side = crop.tolist(), flip.tolist(), augment.crop or size
+    placements = []
+    for i, (height, width) in enumerate(sizes):
+        top, left, box_height, box_width = 0, 0, height, width
+        if geometry.resize == "random_resized_crop":
+            assert uniforms is not None
+            top, left, box_height, box_width = _random_box(height, width, augment, uniforms[i])
+        y, x = crops[i]
+        goal_height, goal_width = size, size
+        if geometry.resize == "center_crop":  # short side to size, then the middle: torchvision's Resize and CenterCrop
+            if height < width:
+                goal_width = max(size, int(size * width / height))
+            else:
+                goal_height = max(size, int(size * height / width))
+            y, x = y + round((goal_height - size) / 2), x + round((goal_width - size) / 2)
+        box = (top, left, box_height, box_width)
+        placements.append(Placement(height, width, *box, goal_height, goal_width, y, x, side, flips[i]))
+    return placements
 
 
 def fit(image: torch.Tensor, geometry: Geometry, uniforms: npt.NDArray[np.float64] | None) -> torch.Tensor:
@@ -168,16 +194,15 @@ def fit(image: torch.Tensor, geometry: Geometry, uniforms: npt.NDArray[np.float6
     Args:
         image: uint8 [3, H, W].
         geometry: what to do.
-        uniforms: random numbers in [0, 1), shape (NUM_UNIFORMS,); None where nothing is drawn.
+        uniforms: its row of what `draw` gives.
 
     Returns:
         uint8 [3, side, side], or [3, H, W] for `none`.
     """
+    row = None if uniforms is None else uniforms[None]
     if geometry.resize != "none":
-        return put(image, place(image.shape[1], image.shape[2], geometry, uniforms))
-    if uniforms is None:
-        return image
-    return image.flip(2) if crop_and_flip_of(geometry, uniforms[None])[1][0] else image
+        return put(image, place([(image.shape[1], image.shape[2])], geometry, row)[0])
+    return image.flip(2) if row is not None and crop_and_flip_of(geometry, row)[1][0] else image
 
 
 def _random_box(
@@ -204,14 +229,14 @@ def crop_and_flip_of(
 
     Args:
         geometry: of the loader.
-        uniforms: shape (B, NUM_UNIFORMS).
+        uniforms: of `draw`.
 
     Returns:
         Top and left of each crop, shape (B, 2), 0 where nothing is cropped; whether each is mirrored, shape (B,).
     """
     side = geometry.augment.crop or geometry.size
-    crop = (uniforms[:, 4 * _TRIES : 4 * _TRIES + 2] * (geometry.size - side + 1)).astype(np.int64)
-    return crop, (uniforms[:, 4 * _TRIES + 2] < 0.5) & geometry.augment.flip
+    last = uniforms[:, -_NUM_LAST:]
+    return (last[:, :2] * (geometry.size - side + 1)).astype(np.int64), (last[:, 2] < 0.5) & geometry.augment.flip
 
 
 def crop_and_flip(x_BCHW: torch.Tensor, crop: torch.Tensor, flip: torch.Tensor, side: int) -> torch.Tensor:

@@ -30,8 +30,11 @@ def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
         if marker == 0xDA:
             return _size_of_plain_frame(frame, adobe)
         length = data[at + 2] << 8 | data[at + 3]
-        if marker in _WITHOUT_LENGTH or length < 2:
+        if length < 2 or marker in _WITHOUT_LENGTH:
             return None
+        if marker in _TELLS_NOTHING:
+            at += 2 + length
+            continue
         segment = data[at + 4 : at + 2 + length]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if marker > 0xC2:  # lossless, hierarchical or arithmetic
@@ -45,7 +48,9 @@ def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
+_TELLS_NOTHING = frozenset((0xC4, 0xDB, 0xDD, 0xE0, 0xFE))
+"""Most segments: Huffman and quantisation tables, restart interval, JFIF's own, comments."""
+_WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
 """Markers that have no length, and none of which belongs before a scan: TEM, RST, SOI, EOI."""
 
 

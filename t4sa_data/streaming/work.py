@@ -13,15 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from t4sa_data import plan
 from t4sa_data.errors import BadImage, ChecksumMismatch, UnseededTransform
-from t4sa_data.streaming.images import NUM_UNIFORMS, FastDecoder, Geometry, as_tensor, fit, place
+from t4sa_data.streaming.images import FastDecoder, Geometry, as_tensor, fit, place
 from t4sa_data.streaming.jpeg import plain_jpeg_size
-from t4sa_data.streaming.placing import FILL_ERRORS, Placement, filler
+from t4sa_data.streaming.placing import FILL_ERRORS, filler
 
 Decode = Literal["cpu", "cuda"] | None
 DECODES = ("cpu", "cuda", None)
-_ASK_ONE_BY_ONE: tuple[type[Exception], ...] = (*FILL_ERRORS, ChecksumMismatch)
+_NOT_TOGETHER: tuple[type[Exception], ...] = (*FILL_ERRORS, ChecksumMismatch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,22 @@ class Chunk:
     """What they must be; None: not checked."""
     seeds: npt.NDArray[np.uint64]
     """f(seed, epoch, position) of each."""
+    uniforms: npt.NDArray[np.float64] | None = None
+    """Random numbers of each for its geometry: `images.draw` of the seeds."""
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def part(self, numbers: Sequence[int]) -> Chunk:
+        """Some of the pictures."""
+        if len(numbers) == len(self.data):
+            return self
+        return Chunk(
+            data=[self.data[i] for i in numbers],
+            sha256=None if self.sha256 is None else [self.sha256[i] for i in numbers],
+            seeds=self.seeds[numbers],
+            uniforms=None if self.uniforms is None else self.uniforms[numbers],
+        )
 
 
 class FaultyPicture(Exception):
@@ -88,9 +103,7 @@ class Worker:
         Raises:
             FaultyPicture: around `ChecksumMismatch`, `BadImage`, or whatever the transform raises.
         """
-        recipe, uniforms = self._recipe, None
-        if recipe.decode == "cpu" and recipe.geometry.is_random:
-            uniforms = plan.uniforms(chunk.seeds, NUM_UNIFORMS)
+        recipe, uniforms = self._recipe, chunk.uniforms
         made = []
         for i, data in enumerate(chunk.data):
             try:
@@ -119,36 +132,34 @@ class Worker:
         Raises:
             FaultyPicture: see `__call__`.
         """
-        alone = list(range(len(chunk.data)))
-        if self._fill is not None and (placements := self._placements(chunk)):
-            try:
-                if chunk.sha256 is not None:
-                    for i in placements:
-                        _require_sha256(chunk.data[i], chunk.sha256[i])
-                data = [as_tensor(chunk.data[i]) for i in placements]
-                rows = out.unbind()
-                self._fill([rows[i] for i in placements], data, list(placements.values()))
-                alone = [i for i in alone if i not in placements]
-            except _ASK_ONE_BY_ONE:  # one by one they say which
-                pass
+        alone: Sequence[int] = range(len(chunk))
+        if self._fill is not None:
+            sizes = [plain_jpeg_size(data) for data in chunk.data]
+            plain = [i for i, size in enumerate(sizes) if size is not None]
+            if plain and self._fill_plain(chunk.part(plain), [size for size in sizes if size], out, plain):
+                alone = [i for i, size in enumerate(sizes) if size is None]
         if alone:
-            made = self(
-                Chunk(
-                    data=[chunk.data[i] for i in alone],
-                    sha256=None if chunk.sha256 is None else [chunk.sha256[i] for i in alone],
-                    seeds=chunk.seeds[alone],
-                ),
-                alone,
-            )
-            for i, image in zip(alone, made, strict=True):
+            for i, image in zip(alone, self(chunk.part(alone), alone), strict=True):
                 out[i] = image
 
-    def _placements(self, chunk: Chunk) -> dict[int, Placement]:
-        """Where the plain JPEGs of a chunk go, by their place in it."""
-        geometry = self._recipe.geometry
-        uniforms = plan.uniforms(chunk.seeds, NUM_UNIFORMS) if geometry.is_random else None
-        sizes = {i: size for i, data in enumerate(chunk.data) if (size := plain_jpeg_size(data)) is not None}
-        return {i: place(*size, geometry, None if uniforms is None else uniforms[i]) for i, size in sizes.items()}
+    def _fill_plain(
+        self, chunk: Chunk, sizes: Sequence[tuple[int, int]], out: torch.Tensor, rows: Sequence[int]
+    ) -> bool:
+        """Plain JPEGs into their rows of `out`; False: not all of them, one by one they say which."""
+        assert self._fill is not None
+        try:
+            if chunk.sha256 is not None:
+                for data, sha256 in zip(chunk.data, chunk.sha256, strict=True):
+                    _require_sha256(data, sha256)
+            places = out.unbind()
+            self._fill(
+                [places[i] for i in rows],
+                [as_tensor(data) for data in chunk.data],
+                place(sizes, self._recipe.geometry, chunk.uniforms),
+            )
+        except _NOT_TOGETHER:
+            return False
+        return True
 
     def _transformed(self, image: Any, seed: int) -> Any:
         assert self._recipe.transform is not None

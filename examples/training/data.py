@@ -19,6 +19,7 @@ from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, ShardError
 from t4sa_data.reading import open_release
 from t4sa_data.reading.local import LocalRelease
+from t4sa_data.streaming.engine import parse_workers
 from t4sa_data.streaming.images import Augment
 
 
@@ -89,14 +90,23 @@ def train_stream(config: Config, side_px: int, machine: Machine) -> Any:
         batch_size=config.global_batch,
         size=config.resize_px,
         resize="squash",
-        augment=Augment(crop=side_px, flip=config.flip, on_device=True),
+        augment=Augment(crop=side_px, flip=config.flip, on_device=machine.device.type != "cpu"),
         shuffle=config.shuffle,
         tail="wrap",
         seed=config.seed,
         where={"min_confidence": config.min_confidence} if config.min_confidence else None,
         columns=("confidence",) if config.confidence_weight else (),
-        workers=config.workers or None,
+        workers=num_workers(config, machine),
     ).to(machine.device)
+
+
+def num_workers(config: Config, machine: Machine) -> int:
+    """Decoding threads of this process: as configured, else one for each core of its share, but for one that the steps
+    need, where another device does the rest."""
+    if config.workers:
+        return config.workers
+    share, _ = parse_workers(None)
+    return max(1, share - (machine.device.type != "cpu"))
 
 
 def eval_stream(config: Config, given: Input, machine: Machine) -> Any:

@@ -1,4 +1,4 @@
-"""What the trainers, importers and evaluators raise on purpose; messages are built as `t4sa_data.errors` builds them."""
+"""What trainers, importers and evaluators raise on purpose; messages are built as `t4sa_data.errors` builds them."""
 
 from __future__ import annotations
 

@@ -23,11 +23,12 @@ if not __package__:  # as a script, the checkout is not on the path, and this fo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from examples.evaluation import predictions as tables
+from examples.evaluation import writing
 from examples.evaluation.predictions import B_T4SA, TWITTER
-from examples.evaluation.report import evaluate_predictions, results_markdown
+from examples.evaluation.report import evaluate_predictions
 from t4sa_data import catalog
 from t4sa_data.errors import BadOption, ConfigUnavailable, T4SAError
-from t4sa_data.files import sha256_file, write_bytes, write_json
+from t4sa_data.files import sha256_file
 from t4sa_data.reading import open_release
 
 SYSTEMS = [row.system for row in catalog.TABLE_1]
@@ -59,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="auto", help="auto, cuda, mps, cpu")
     made.add_argument("--amp", default="none", choices=("none", "bf16", "fp16"), help="precision; none: float32")
-    made.add_argument("--batch-size", type=int, default=32, help="pictures of a forward pass")
+    made.add_argument(
+        "--batch-size", type=int, help="pictures of a forward pass; default: eval_batch_size of the run, else 32"
+    )
     made.add_argument("--workers", type=int, help="threads that decode; default: one a core")
     made.add_argument(
         "--view", choices=("squash", "center"), help="how a picture becomes the input; default: the model's"
@@ -96,7 +99,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         return None
     about["content_digest"] = release.manifest.content_digest
     results = evaluate_predictions(found, split=options.split, system=system, about=about, against=others)
-    write_report(options, release, found, results)
+    tell(options, release, found, results)
     return results
 
 
@@ -150,6 +153,7 @@ def from_model(
         "view": model.input.view,
         "amp": options.amp,
     }
+    settings = run_settings(options.run)
     found = {}
     with all_ranks(device):
         for config in configs:
@@ -159,34 +163,31 @@ def from_model(
                 config=config,
                 split=split_of(config, options.split),
                 device=device,
-                batch_size=options.batch_size,
+                batch_size=options.batch_size or settings.get("eval_batch_size", 32),
                 amp=options.amp,
                 workers=options.workers,
             )
-    system = options.system or paper_row(options.run, model.source)
+    system = options.system or paper_row(settings, model.source)
     return system, about, {config: table for config, table in found.items() if table is not None}
 
 
-def paper_row(run: Path | None, source: Mapping[str, Any]) -> str | None:
-    """The row of the paper's table that a model is meant to reproduce, as its run or its model.json says."""
-    named = source.get("system")
-    if named is None and run is not None and (run / "config.toml").is_file():
-        named = tomllib.loads((run / "config.toml").read_text(encoding="utf-8")).get("paper_row")
+def run_settings(run: Path | None) -> dict[str, Any]:
+    """`config.toml` of a run; empty without one."""
+    path = run / "config.toml" if run is not None else None
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+
+
+def paper_row(settings: Mapping[str, Any], source: Mapping[str, Any]) -> str | None:
+    """The row of the paper's table that a model is meant to reproduce, as its model.json or its run says."""
+    named = source.get("system") or settings.get("paper_row")
     return named if named in SYSTEMS else None
 
 
-def write_report(options: argparse.Namespace, release: Any, found: dict[str, Any], results: dict[str, Any]) -> None:
-    """All files of the report; prints the table."""
+def tell(options: argparse.Namespace, release: Any, found: dict[str, Any], results: dict[str, Any]) -> None:
+    """Write all files of the report; print its table."""
     out = options.out or default_out(options)
-    for config, table in found.items():
-        tables.save_table(out / f"predictions-{config}.parquet", table)
-    write_json(out / "results.json", results)
-    text = results_markdown(results)
-    write_bytes(out / "results.md", text.encode())
-    write_figures(out, results)
-    num = options.pictures if options.pictures is not None else 0 if options.predictions else 4
-    if num > 0:
-        write_grids(options, release, found, out, num)
+    pictures = options.pictures if options.pictures is not None else 0 if options.predictions else writing.PICTURES
+    text = writing.write_report(out, release, found, results, pictures=pictures, blur=options.blur, texts=options.texts)
     print(text.partition("\n## ")[0].strip())
     print(f"\nreport: {out / 'results.md'}")
 
@@ -196,43 +197,6 @@ def default_out(options: argparse.Namespace) -> Path:
     if options.predictions:
         return Path(options.predictions.with_name(f"{options.predictions.stem}-evaluation"))
     return Path(options.run or options.model) / "evaluation"
-
-
-def write_figures(out: Path, results: dict[str, Any]) -> None:
-    """Confusion, calibration, accuracy by text confidence; and the paper's numbers beside ours."""
-    from examples.evaluation import figures
-
-    for config, entry in results.items():
-        if config == "about":
-            continue
-        if config == TWITTER:
-            for cell, one in entry.items():
-                path = out / f"confusion-{config}-{cell.replace('_', '-')}.png"
-                figures.confusion_figure(one["confusion"], one["classes"], path, title=catalog.COLUMNS[cell])
-            continue
-        title = f"{config}, {results['about']['split']} split"
-        figures.confusion_figure(entry["confusion"], entry["classes"], out / f"confusion-{config}.png", title=title)
-        figures.reliability_figure(entry["reliability"], out / f"calibration-{config}.png", ece=entry["ece"])
-        if bins := entry.get("by_text_confidence"):
-            path = out / f"text-confidence-{config}.png"
-            figures.confidence_figure(bins, path, accuracy=entry["accuracy"], floor=entry["floor"])
-    figures.paper_figure(results, out / "paper.png")
-
-
-def write_grids(options: argparse.Namespace, release: Any, found: dict[str, Any], out: Path, num: int) -> None:
-    """The paper's figure for each three-way config."""
-    from examples.evaluation import grid
-
-    for config, table in found.items():
-        if config == TWITTER:
-            continue
-        cells = grid.read_cells(
-            release, table, config=config, split=options.split, num=num, blur=options.blur, texts=options.texts
-        )
-        title = f"Most confident predictions, {config} {options.split} split"
-        grid.write_grid(cells, out / f"grid-{config}.png", title=title)
-        about = {"Samples": f"{table.num_rows:,}", "Below each picture": "probability of the predicted class"}
-        grid.write_page(cells, out / f"grid-{config}.html", title=title, about=about)
 
 
 def run() -> None:

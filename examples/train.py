@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from examples.errors import DeviceError, RunError
+from examples.errors import RunError
 from examples.models import build, default_input, frozen_by_ft_f, head_of
 from examples.models.dropout import set_rows
 from examples.models.folder import Model, save_model
@@ -39,6 +39,7 @@ from examples.training.config import Config, require_same_run, to_toml
 from examples.training.journal import Journal, describe_run, resume_command
 from examples.training.machine import Machine, Stop, machine
 from examples.training.optim import learning_rate, make_optimizer, set_rate
+from examples.training.refusals import out_of_memory, require_patience, require_size
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import T4SAError
 from t4sa_data.files import write_bytes
@@ -100,6 +101,7 @@ class Run:
             frozen = set(frozen_by_ft_f(network))
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name not in frozen)
+        require_size(network, config, given)
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         network = network.to(where.device, memory_format=memory)  # type: ignore[call-overload]
         self.model = Model(
@@ -125,12 +127,13 @@ class Run:
         self.steps_per_epoch = len(self.batches)
         self.schedule_steps = config.epochs * self.steps_per_epoch
         self.total_steps = min(config.max_steps or self.schedule_steps, self.schedule_steps)
-        self.progress = Progress()
+        self.progress = Progress(num_samples=self.batches.num_samples)
         if self.saved is not None:
             self.progress = checkpoint.restore_checkpoint(
                 config.out, self.saved, self.model, self.optimizer, self.batches
             )
-            self.scaler.load_state_dict(self.progress.scaler)
+            if self.progress.scaler:  # empty where the run was in another precision before
+                self.scaler.load_state_dict(self.progress.scaler)
 
     def say_what(self) -> None:
         """The run folder explains itself, and so do the first lines."""
@@ -169,8 +172,10 @@ class Run:
         if progress.is_finished and progress.step >= self.total_steps:
             self.say(f"Nothing to do: {progress.step:,} steps are done. {config.out / 'report.md'}")
             return {}
-        self.journal = Journal(config, self.where, first_step=progress.step, total_steps=self.total_steps)
-        self.journal.num_samples = self.batches.num_samples
+        steps = {"first_step": progress.step, "total_steps": self.total_steps}
+        self.journal = Journal(config, self.where, **steps, num_samples=progress.num_samples)
+        self.saved_at = time.perf_counter()
+        progress.is_finished = False
         stop = Stop(config.max_hours)
         try:
             while progress.step < self.total_steps:
@@ -178,6 +183,8 @@ class Run:
                     self.save()
                     self.say(f"Stopped ({reason}) at step {progress.step:,}. To go on: {resume_command(config)}")
                     return {}
+            if progress.validated_step < progress.step:  # fewer --max-steps than before, in the middle of an epoch
+                self.validate()
             results = report.finish(config, self.where, progress)
             progress.is_finished = True
             self.save()
@@ -199,11 +206,11 @@ class Run:
                 break
             waited = time.perf_counter() - asked if self.device_is_idle() else 0.0
             self.train_step(batch, waited)
-            if progress.step % self.steps_per_epoch == 0:
+            if progress.step % self.steps_per_epoch == 0 or progress.step == self.total_steps:
                 break
             if reason := stop.asked(self.where, progress.step):
                 return reason
-            if progress.step % config.checkpoint_every == 0 and progress.step < self.total_steps:
+            if progress.step % config.checkpoint_every == 0:
                 self.save()
         batches.close()
         if progress.step > first:
@@ -263,11 +270,12 @@ class Run:
 
     def validate(self) -> None:
         """Look at the other split; keep these weights if they are the best so far."""
-        self.journal.require_finite()
+        self.require_finite()
         with self.journal.pause():
             confusion, loss = data.confusion_and_loss(self.model.network, self.prepare, self.eval_batches, self.where)
         accuracy = float(confusion.trace() / confusion.sum())
         self.journal.validation(self.progress.step, loss, accuracy)
+        self.progress.validated_step = self.progress.step
         if accuracy > self.progress.best_accuracy:
             self.progress.best_accuracy, self.progress.best_step = accuracy, self.progress.step
             if self.where.is_main:
@@ -275,13 +283,22 @@ class Run:
         self.where.barrier()
 
     def save(self) -> None:
-        """Write the checkpoint; never one of a network that is no longer numbers."""
-        self.journal.require_finite()
+        """Write the checkpoint."""
+        self.require_finite()
+        now = time.perf_counter()
+        self.progress.seconds, self.saved_at = self.progress.seconds + now - self.saved_at, now
         self.progress.scaler = self.scaler.state_dict()
-        if self.where.is_main:
-            more = {"config": self.config.to_json(), "world_size": self.where.world_size}
-            checkpoint.save_checkpoint(self.config.out, self.model, self.optimizer, self.batches, self.progress, more)
-        self.where.barrier()
+        with self.journal.pause():
+            if self.where.is_main:
+                more = {"config": self.config.to_json(), "world_size": self.where.world_size}
+                checkpoint.save_checkpoint(
+                    self.config.out, self.model, self.optimizer, self.batches, self.progress, more
+                )
+            self.where.barrier()
+
+    def require_finite(self) -> None:
+        """Nothing is kept of a network that is no longer numbers: a finite loss may have had an infinite gradient."""
+        self.journal.require_finite(all(bool(one.isfinite().all()) for one in self.model.network.parameters()))
 
     def checkpoint_gb(self) -> float:
         """Size of a checkpoint: weights, and what the optimiser keeps of each that learns."""
@@ -293,30 +310,6 @@ class Run:
         """A line, of the main process."""
         if self.where.is_main:
             print(words, flush=True)
-
-
-def require_patience(config: Config, where: Machine) -> None:
-    """Refuse a run of weeks that was not asked for by name.
-
-    Raises:
-        DeviceError: a real network, and only a CPU was found.
-    """
-    if where.device.type == "cpu" and config.device == "auto" and config.model != "smoke":
-        raise DeviceError(
-            f"no GPU here, and {config.model} on this CPU would take weeks",
-            hint="`--recipe smoke` shows everything on a CPU; --device cpu begins all the same.",
-        )
-
-
-def out_of_memory(config: Config, error: Exception) -> DeviceError:
-    """What to lower."""
-    half = max(1, config.batch_size // 2)
-    return DeviceError(
-        "the GPU's memory does not suffice",
-        got=str(error).partition(".")[0],
-        hint=f"--batch-size {half} --accumulate {config.global_batch // half} has the same global batch (another run: "
-        "dropout is drawn by micro-batch); --amp bf16 halves what activations take.",
-    )
 
 
 if __name__ == "__main__":

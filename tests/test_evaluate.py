@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("matplotlib")
 from examples import evaluate
 from examples.errors import PredictionsError
-from examples.evaluation import figures
+from examples.evaluation import figures, writing
 from examples.evaluation.predictions import make_table, read_truth
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, ConfigUnavailable, InputMissing, UnknownConfig
@@ -59,7 +59,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes a second and is tested elsewhere."""
-    monkeypatch.setattr(evaluate, "write_figures", lambda *_: None)
+    monkeypatch.setattr(writing, "write_figures", lambda *_: None)
 
 
 def guess(release: Path, config: str, seed: int = 0) -> pa.Table:

@@ -5,11 +5,13 @@
     DIR/deploy.prototxt        the network, where it was imported from Caffe
     DIR/mean.safetensors       the mean image, where there is one
 
-`model.json` is written last, in one step: a folder is always the old model or the new one.
+`model.json` is written last, in one step, and files that an older one names are not written over (the new one gets a
+part of its sha256 into its name): a folder is always the old model or the new one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from examples.errors import ModelFileError, WeightsMismatch
 from examples.models.inputs import Input, Prepare
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import InputMissing
-from t4sa_data.files import sha256_file, write_bytes, write_json
+from t4sa_data.files import TEMPORARY, sha256_file, write_bytes, write_json
 
 JSON_NAME = "model.json"
 FORMAT = 1
@@ -79,13 +81,13 @@ def save_model(
         path of `model.json`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Mapping[str, torch.Tensor]] = {f"{name}.safetensors": model.network.state_dict()}
-    tensors |= {f"{one}.safetensors": what for one, what in (more or {}).items()}
+    tensors: dict[str, Mapping[str, torch.Tensor]] = {name: model.network.state_dict(), **(more or {})}
     if model.mean_image is not None:
-        tensors["mean.safetensors"] = {"mean": model.mean_image}
-    files = {file: write_bytes(folder / file, to_bytes(what)) for file, what in tensors.items()}
+        tensors["mean"] = {"mean": model.mean_image}
+    files: dict[str, str] = {}
+    named = {one: _write(folder, f"{one}.safetensors", to_bytes(what), files) for one, what in tensors.items()}
     if model.deploy is not None:
-        files["deploy.prototxt"] = write_bytes(folder / "deploy.prototxt", model.deploy.encode())
+        named["deploy"] = _write(folder, "deploy.prototxt", model.deploy.encode(), files)
     path = folder / JSON_NAME
     write_json(
         path,
@@ -95,17 +97,30 @@ def save_model(
             "width": model.width,
             "classes": list(model.classes),
             "input": model.input.to_json(),
-            "weights": f"{name}.safetensors",
+            "weights": named[name],
+            "mean_image": named.get("mean"),
+            "deploy": named.get("deploy"),
+            "more": {one: named[one] for one in more or {}},
             "files": files,
             "num_parameters": sum(p.numel() for p in model.network.parameters()),
             "source": dict(model.source),
             **(extra or {}),
         },
     )
-    for old in folder.glob("*.safetensors"):
-        if old.name not in files:
+    for old in folder.iterdir():
+        is_ours = old.suffix in (".safetensors", ".prototxt") or old.name.endswith(TEMPORARY)
+        if is_ours and old.name not in files:
             old.unlink()
     return path
+
+
+def _write(folder: Path, name: str, data: bytes, files: dict[str, str]) -> str:
+    """Write a file of a model; the name it got, whose sha256 is noted in `files`."""
+    path = folder / name
+    if path.is_file() and path.read_bytes() != data:
+        path = path.with_stem(f"{path.stem}-{hashlib.sha256(data).hexdigest()[:12]}")
+    files[path.name] = write_bytes(path, data)
+    return path.name
 
 
 def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -146,15 +161,21 @@ def read_tensors(folder: Path, file: str, description: Mapping[str, Any]) -> dic
     Raises:
         ModelFileError: missing, damaged, or not the one that was written.
     """
+    path = _read(folder, file, description)
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError("no safetensors file", got=str(error), where=path) from error
+
+
+def _read(folder: Path, file: str, description: Mapping[str, Any]) -> Path:
+    """Path of a file that is there and whole."""
     path = folder / file
     if not path.is_file():
         raise ModelFileError("a file that model.json names is not there", where=path)
     if sha256_file(path) != description["files"].get(file):
         raise ModelFileError("a file is not the one that model.json names: other sha256", where=path)
-    try:
-        return safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError("no safetensors file", got=str(error), where=path) from error
+    return path
 
 
 def load_model(folder: Path | str, *, make: Callable[..., nn.Module] | None = None) -> Model:
@@ -173,14 +194,15 @@ def load_model(folder: Path | str, *, make: Callable[..., nn.Module] | None = No
     if make is None:
         from examples.models import make_network as make
     value = read_json(folder)
-    deploy = (folder / "deploy.prototxt").read_text() if "deploy.prototxt" in value["files"] else None
-    network = make(value["architecture"], len(value["classes"]), width=value["width"], deploy=deploy)
+    deploy = _read(folder, value["deploy"], value).read_text() if value.get("deploy") else None
+    with torch.device("meta"):  # no time for random numbers that are overwritten
+        network = make(value["architecture"], len(value["classes"]), width=value["width"], deploy=deploy)
     weights = read_tensors(folder, value["weights"], value)
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict({name: one.clone() for name, one in weights.items()}, assign=True)
     except RuntimeError as error:
         raise WeightsMismatch("the weights do not fit the network", got=str(error), where=folder) from error
-    mean = read_tensors(folder, "mean.safetensors", value)["mean"] if "mean.safetensors" in value["files"] else None
+    mean = read_tensors(folder, value["mean_image"], value)["mean"] if value.get("mean_image") else None
     return Model(
         network=network.eval(),
         architecture=value["architecture"],

@@ -11,7 +11,8 @@ pool3         mean 3/2                              64 x 4 x 4
 fc4           dropout 0.5          64 x 1024        64
 fc8-retrain                        K x 64           K
 
-A ReLU follows every layer with weights but the last. 80,931 parameters with K = 3. Fillers: xavier.
+A ReLU follows every layer with weights but the last. 80,931 parameters with K = 3. Fillers: xavier, which keeps the
+size of what comes in, 0..255: so the head begins with gaussian 0.001, and the first loss is near ln K.
 """
 
 from __future__ import annotations
@@ -47,6 +48,6 @@ def smoke(num_classes: int, side_px: int = SIDE_PX, *, width: float = 1.0) -> li
         fc("fc4", "pool3", even(64, width), **start),
         relu("relu4", "fc4"),
         dropout("drop4", "fc4"),
-        fc(HEAD, "fc4", num_classes, **gaussian(0.01, 0.0)),
+        fc(HEAD, "fc4", num_classes, **gaussian(0.001, 0.0)),
         softmax(HEAD),
     ]

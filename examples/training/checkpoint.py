@@ -33,10 +33,14 @@ class Progress:
     best_accuracy: float = -1.0
     """Of the split to look at, 0 to 1."""
     best_step: int = 0
+    validated_step: int = 0
+    """The last one after which the other split was looked at."""
+    num_samples: int = 0
+    """Pictures of an epoch."""
     is_finished: bool = False
     """All steps done, the report written."""
     seconds: float = 0.0
-    """Of training so far, all processes of it added up."""
+    """Of training so far, looking at the other split included; what was lost by a kill is not."""
     scaler: dict[str, Any] = field(default_factory=dict)
     """Of fp16's loss scaling; empty without it."""
 
@@ -66,7 +70,7 @@ def save_checkpoint(
         model,
         name=f"model-{tag}",
         more={f"optimizer-{tag}": optimizer_tensors(model.network, optimizer)},
-        extra={KEY: training | {"optimizer": f"optimizer-{tag}.safetensors"}},
+        extra={KEY: training},
     )
 
 
@@ -100,7 +104,7 @@ def restore_checkpoint(
         model.network.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsMismatch("the checkpoint is of another network", got=str(error), where=out / LAST) from error
-    tensors = read_tensors(out / LAST, training["optimizer"], description)
+    tensors = read_tensors(out / LAST, description["more"][f"optimizer-{training['step']:08d}"], description)
     restore_optimizer(model.network, optimizer, tensors, training["rates"])
     loader.load_state_dict(training["loader"])
     return Progress(**{name: training[name] for name in asdict(Progress())})

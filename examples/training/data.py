@@ -126,8 +126,8 @@ def eval_stream(config: Config, given: Input, machine: Machine) -> Any:
 
 def count_classes(batches: Any) -> dict[str, int]:
     """Selected pictures of each class."""
-    labels = torch.from_numpy(batches.selection.label)
-    return dict(zip(CLASSES, torch.bincount(labels, minlength=len(CLASSES)).tolist(), strict=True))
+    counts = np.bincount(batches.selection.label, minlength=len(CLASSES))
+    return dict(zip(CLASSES, counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from torch import nn
 
 from examples.errors import ModelFileError, WeightsMismatch, WeightsUnavailable
 from examples.models import head_of
+from examples.models.folder import JSON_NAME, load_model
+from examples.models.graph import Layer, Net
 from examples.models.inputs import Input
 from examples.training.config import Config
 from t4sa_data.errors import InputMissing
@@ -170,25 +172,28 @@ def initialise(network: nn.Module, config: Config, given: Input) -> Loaded:
     if config.init == "scratch":
         return Loaded(source="scratch", fresh=_layers(network.state_dict()))
     if config.init == "imagenet":
-        tensors = REGISTRY[config.model].layers(fetch(config.model), network, given)
+        fetched = fetch(config.model)
+        tensors = REGISTRY[config.model].layers(fetched, network, given)
         return apply(network, tensors, "torchvision's ImageNet weights", new_head=True)
     from examples import caffe
+    from examples.caffe.archive import is_archive
 
     if config.init.startswith("caffe:"):
         paths = [Path(part) for part in config.init.removeprefix("caffe:").split(",")]
         if len(paths) != 2:
             raise WeightsUnavailable("two files after caffe:", expected="caffe:deploy.prototxt,weights.caffemodel")
         _require_files(paths)
-        _require_same_graph(network, paths[0], caffe)
+        _require_same_graph(network, caffe.read_network(paths[0])[0], paths[0])
         return apply(network, caffe.read_weights(paths[1]), paths[1].name, new_head=config.new_head)
     path = Path(config.init)
     _require_files([path])
-    if path.is_dir():
-        from examples.models.folder import load_model
-
-        return apply(network, load_model(path).network.state_dict(), path.name, new_head=config.new_head)
-    if path.suffixes[-2:] == [".tar", ".gz"]:
-        _require_same_graph(network, path, caffe)
+    if (path / JSON_NAME).is_file():
+        theirs = load_model(path).network
+        if isinstance(theirs, Net):
+            _require_same_graph(network, theirs.layers, path)
+        return apply(network, theirs.state_dict(), path.name, new_head=config.new_head)
+    if path.is_dir() or is_archive(path):
+        _require_same_graph(network, caffe.read_network(path)[0], path)
     return apply(network, caffe.read_weights(path), path.name, new_head=config.new_head)
 
 
@@ -200,15 +205,16 @@ def _require_files(paths: list[Path]) -> None:
             )
 
 
-def _require_same_graph(network: nn.Module, deploy: Path, caffe: Any) -> None:
-    """Weights fit networks of another order of LRN and pooling, or of another size, without an error: compare."""
-    layers, _ = caffe.read_network(deploy)
-    faults = caffe.compare_graph(network.layers, layers)
+def _require_same_graph(network: nn.Module, layers: Sequence[Layer], where: Path) -> None:
+    """Weights fit networks of another order of LRN and pooling without an error: compare what comes with them."""
+    from examples.caffe import compare_graph
+
+    faults = compare_graph(layers, network.layers) if isinstance(network, Net) else ["--model is no network of Caffe's"]
     if faults:
         raise WeightsMismatch(
-            "the deploy file describes another network than --model",
-            got="; ".join(faults),
-            where=deploy,
+            "the weights are of another network than --model",
+            got="; ".join(faults[:4]) + (f"; {len(faults) - 4} more" if len(faults) > 4 else ""),
+            where=where,
             hint="alexnet is relu-norm-pool, caffenet relu-pool-norm.",
         )
 

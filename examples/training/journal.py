@@ -52,11 +52,14 @@ class Journal:
         machine: only its main process writes.
         first_step: steps done before; later rows of an earlier process are dropped.
         total_steps: of the run.
+        num_samples: pictures of an epoch.
     """
 
-    def __init__(self, config: Config, machine: Machine, *, first_step: int, total_steps: int) -> None:
+    def __init__(
+        self, config: Config, machine: Machine, *, first_step: int, total_steps: int, num_samples: int = 1
+    ) -> None:
         self.config, self.machine = config, machine
-        self.first_step, self.total_steps = first_step, total_steps
+        self.first_step, self.total_steps, self.num_samples = first_step, total_steps, num_samples
         self._sums = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, right, pictures
         self._bad_step = torch.zeros((), dtype=torch.int64, device=machine.device)
         self._keys: deque[tuple[int, list[str]]] = deque(maxlen=max(config.log_every, 1) + 1)
@@ -88,9 +91,8 @@ class Journal:
 
     def is_due(self, step: int) -> bool:
         """Whether a line comes after this step."""
-        return (
-            step % self.config.log_every == 0 or step in (self.first_step + 1, self.total_steps)
-        ) and step > self._window_start
+        more = (self.first_step + 1, self.first_step + ETA_STEPS, self.total_steps)
+        return (step % self.config.log_every == 0 or step in more) and step > self._window_start
 
     def line(self, step: int, rate: float, loss_scale: float | None = None) -> dict[str, Any]:
         """Write the window's row and line; the row.
@@ -127,21 +129,21 @@ class Journal:
         self._waited, self._since, self._window_start = 0.0, time.perf_counter(), step
         return row
 
-    num_samples = 1
-    """Of an epoch; set by the run."""
-
-    def require_finite(self) -> None:
+    def require_finite(self, weights_are: bool = True) -> None:
         """Raise where a loss was no number.
+
+        Args:
+            weights_are: numbers; if not, the last step made them so.
 
         Raises:
             TrainingDiverged: names step and pictures of this rank, if it is one of its own.
         """
-        step = int(self._bad_step)
+        step = int(self._bad_step) or (0 if weights_are or not self._keys else self._keys[-1][0])
         if not self.machine.any(step > 0):
             return
         keys = next((keys for at, keys in self._keys if at == step), [])
         raise TrainingDiverged(
-            "the loss is no number",
+            "the loss is no number" if int(self._bad_step) or weights_are else "the weights are no numbers",
             got=f"step {step}" if step else "on another process",
             where=", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else ""),
             hint="A lower --learning-rate, some --warmup-steps, or --amp none; the checkpoint before it is whole.",

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from examples.models.folder import load_model
+from examples.models.folder import load_model, read_json
 from examples.models.inputs import Input
-from examples.training.checkpoint import BEST
+from examples.training.checkpoint import BEST, Progress
 from examples.training.config import Config
-from examples.training.journal import METRICS, read_metrics
+from examples.training.journal import METRICS, duration, read_metrics
 from examples.training.machine import Machine
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import ConfigUnavailable, UnknownConfig
 from t4sa_data.files import write_bytes
+from t4sa_data.reading import open_release
 
-INPUTS = "inputs.png"
+INPUTS, EVALUATION = "inputs.png", "evaluation"
 SHOWN = 9
 
 
@@ -58,27 +59,26 @@ def draw_inputs(x_BCSS: torch.Tensor, given: Input, keys: Sequence[str], labels:
     plt.close(figure)
 
 
-def finish(config: Config, machine: Machine, progress: Any) -> dict[str, Any]:
+def finish(config: Config, machine: Machine, progress: Progress) -> dict[str, Any]:
     """Evaluate the best weights once on the test split, and write figures and `report.md`; the results.
 
-    All ranks take part in the evaluation; the main process writes.
+    All ranks take part in the evaluation, in float32 as `examples/evaluate.py --run` does; the main process writes.
     """
-    from examples.evaluation import figures
+    from examples.evaluation import figures, writing
     from examples.evaluation.predicting import predict
-    from examples.evaluation.report import evaluate_predictions, results_markdown
+    from examples.evaluation.report import evaluate_predictions
 
-    best = load_model(config.out / BEST)
     tables: dict[str, Any] = {}
-    missing = ""
+    missing = "No test split was asked for."
     if config.test_split != "none":
         try:
             tables[config.config] = predict(
-                best,
+                load_model(config.out / BEST),
                 config.data,
                 config=config.config,
                 split=config.test_split,
-                device=str(machine.device),
-                amp=machine.amp,
+                device=machine.device,
+                batch_size=config.eval_batch_size,
                 workers=config.workers or None,
             )
         except (ConfigUnavailable, UnknownConfig) as error:
@@ -86,45 +86,49 @@ def finish(config: Config, machine: Machine, progress: Any) -> dict[str, Any]:
     if not machine.is_main:
         return {}
     rows = read_metrics(config.out)
-    train = [row for row in rows if row["kind"] == "train"]
-    val = [row for row in rows if row["kind"] == "val"]
+    train, val = ([row for row in rows if row["kind"] == kind] for kind in ("train", "val"))
     figures.curves_figure(train, val, config.out / "curves.png", num_classes=len(CLASSES))
     results: dict[str, Any] = {}
+    text = f"{missing}\n"
     if tables:
         system = config.paper_row or None
-        results = evaluate_predictions(tables, split=config.test_split, system=system, about={"run": config.out.name})
-        found = results[config.config]
-        title = f"{config.config}, split {config.test_split}, n = {found['n']:,}"
-        figures.confusion_figure(found["confusion"], CLASSES, config.out / "confusion.png", title=title)
-        _write_evaluation(config, tables, results)
-    words = [
-        f"# {config.out.name}: {config.model}, {config.finetune}",
-        "",
-        f"{progress.step:,} steps of {config.global_batch} pictures; best on {config.eval_split}: "
-        f"{progress.best_accuracy:.2%} at step {progress.best_step:,}. The numbers below are of those weights.",
-        "",
-        *(
-            [results_markdown(results, config.paper_row or None)]
-            if results
-            else [missing or "No test split was asked for."]
-        ),
-        "",
-        "![Loss and accuracy](curves.png)",
-        "",
-        *(["![Pictures by truth and answer](confusion.png)", ""] if results else []),
-        f"Files: `best/` (weights), `last/` (checkpoint), `{METRICS}`, `config.toml`, `run.json`, `{INPUTS}`, "
-        "`evaluation/` (predictions, results.json).",
-    ]
-    write_bytes(config.out / "report.md", ("\n".join(words) + "\n").encode())
+        release = open_release(config.data)
+        about = {"run": config.out.name, **about_model(config.out), "content_digest": release.manifest.content_digest}
+        results = evaluate_predictions(tables, split=config.test_split, system=system, about=about)
+        text = writing.write_report(config.out / EVALUATION, release, tables, results)
+        text = text.removeprefix("# Evaluation\n\n")
+        figure = config.out / EVALUATION / f"confusion-{config.config}.png"
+        write_bytes(config.out / "confusion.png", figure.read_bytes())
+    write_bytes(config.out / "report.md", _report(config, progress, text, has_results=bool(results)).encode())
     return results
 
 
-def _write_evaluation(config: Config, tables: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    from examples.evaluation.predictions import save_table
-    from t4sa_data.files import write_json
+def about_model(out: Path) -> dict[str, Any]:
+    """Of the best weights, what goes into results.json."""
+    description = read_json(out / BEST)
+    return {
+        "architecture": description["architecture"],
+        "weights_sha256": description["files"][description["weights"]],
+        "view": description["input"]["view"],
+        "amp": "none",
+    }
 
-    folder = config.out / "evaluation"
-    folder.mkdir(exist_ok=True)
-    for name, table in tables.items():
-        save_table(folder / f"predictions-{name}.parquet", table)
-    write_json(folder / "results.json", results)
+
+def _report(config: Config, progress: Progress, evaluation: str, *, has_results: bool) -> str:
+    """Text of `report.md`."""
+    epochs = progress.step * config.global_batch / max(1, progress.num_samples)
+    parts = [
+        f"# {config.out.name}: {config.model}, {config.finetune}",
+        f"{progress.step:,} steps of {config.global_batch} pictures ({epochs:.1f} epochs) in "
+        f"{duration(progress.seconds)}; best on {config.eval_split}: {progress.best_accuracy:.2%} at step "
+        f"{progress.best_step:,}. The numbers below are of those weights.",
+        evaluation.rstrip(),
+        "## Figures",
+        "![Loss and accuracy](curves.png)",
+        *(["![Pictures by truth and answer](confusion.png)"] if has_results else []),
+        f"![First training inputs]({INPUTS})",
+        "## Files",
+        f"`best/` (weights), `last/` (checkpoint), `{METRICS}`, `config.toml`, `run.json`"
+        + (f", `{EVALUATION}/` (predictions, results, figures, the most confident pictures)." if has_results else "."),
+    ]
+    return "\n\n".join(parts) + "\n"

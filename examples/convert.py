@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # as a script, the checkout is not on the path, and this folder would shadow libraries
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from t4sa_data import catalog
 from t4sa_data.errors import InputMissing, T4SAError
 
 if TYPE_CHECKING:
@@ -67,12 +68,24 @@ def convert(given: Sequence[str]) -> int:
         model = import_weights(files[0], asked.model, labels=names)
     else:
         model = import_archive(files[0] if len(files) == 1 else files, mean=mean, labels=names, view=asked.view)
+    if system := system_of(files[0].name):
+        model.source = {**model.source, "system": system}
     print(describe(model))
     path = save_model(asked.out, model)
     print(f"\nwritten to {path.parent}; next:")
     print(f"  python examples/predict.py IMAGES... --model {path.parent}")
     print(f"  python examples/evaluate.py --model {path.parent} --data DIR")
     return 0
+
+
+def system_of(filename: str) -> str | None:
+    """Row of the paper's table that a file of the authors is, by its name; evaluate.py compares with that row.
+
+    >>> system_of("vgg19_finetuned_fc6+.tar.gz"), system_of("hybrid_finetuned_all.pth"), system_of("mine.tar.gz")
+    ('VGG-T4SA FT-F', 'Hybrid-T4SA FT-A', None)
+    """
+    known = {package.filename: package.description.partition(",")[0] for package in catalog.PACKAGES.values()}
+    return known.get(filename) if known.get(filename) in {row.system for row in catalog.TABLE_1} else None
 
 
 def _present(name: str) -> Path:
@@ -93,6 +106,8 @@ def describe(model: Model) -> str:
         ("mean", f"{mean} ({source.get('mean', 'default')})"),
         ("classes", ", ".join(model.classes)),
     ]
+    if source.get("system"):
+        rows.append(("paper", f"{source['system']}, by the file's name: evaluate.py sets it beside that row"))
     if source.get("unused weights"):
         rows.append(("unused", ", ".join(source["unused weights"])))
     mode = source.get("image resize mode")

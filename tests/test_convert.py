@@ -48,6 +48,17 @@ def test_archive_to_folder_to_archive_to_folder(
     assert (a.classes, a.input) == (b.classes, b.input)
 
 
+def test_the_authors_file_is_known_by_its_name(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "hybrid_finetuned_fc6+.tar.gz"
+    theirs.write_bytes(archive.read_bytes())
+    assert run(theirs, "--out", tmp_path / "a") == 0 and run(archive, "--out", tmp_path / "b") == 0
+    assert "Hybrid-T4SA FT-F, by the file's name" in capsys.readouterr().out
+    assert load_model(tmp_path / "a").source["system"] == "Hybrid-T4SA FT-F"
+    assert "system" not in load_model(tmp_path / "b").source
+
+
 def test_loose_files_and_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, data in digits_files(small("smoke", 64, 0.5)).items():
         (tmp_path / name).write_bytes(data)

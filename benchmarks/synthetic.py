@@ -96,21 +96,24 @@ def make_tars(folder: Path, num: int, num_shards: int, image: Callable[[int], by
     return int(image_bytes.sum())
 
 
-def make_shared(folder: Path, layers: dict[str, int]) -> None:
-    """A release whose rows all point into one file of 4,096 tiny pictures a layer; `parquet`: it has no sidecars.
+def make_shared(folder: Path, layers: dict[str, int], images: dict[str, Sequence[bytes]] | None = None) -> None:
+    """A release whose rows all point into one file a layer; `parquet`: it has no sidecars.
 
     Args:
         folder: of `t4sa/`.
         layers: rows of each layer.
+        images: pictures of each layer; None: 4,096 tiny ones, the same in all.
     """
-    templates = _templates()
-    images = [common.with_comment(templates[i % NUM_TEMPLATES], b"%d" % i) for i in range(NUM_SHARED)]
-    lengths = np.array([len(image) for image in images], dtype=np.int64)
-    starts, data = np.cumsum(lengths) - lengths, b"".join(images)
-    digests, made, first = [hashlib.sha256(image).hexdigest() for image in images], [], 0
+    if images is None:
+        templates = _templates()
+        tiny = [common.with_comment(templates[i % NUM_TEMPLATES], b"%d" % i) for i in range(NUM_SHARED)]
+        images = dict.fromkeys(layers, tiny)
+    made, first = [], 0
     for name, num in layers.items():
-        table = record_table(num, first, digests)
-        which = np.array(_numbers(table)) % NUM_SHARED
+        lengths = np.array([len(image) for image in images[name]], dtype=np.int64)
+        starts, data = np.cumsum(lengths) - lengths, b"".join(images[name])
+        table = record_table(num, first, [hashlib.sha256(image).hexdigest() for image in images[name]])
+        which = np.array(_numbers(table)) % len(images[name])
         task = release.ShardTask(layer=name, split="train", index=0, count=1, start=0, stop=num)
         path = folder / "t4sa" / task.name("parquet")
         path.parent.mkdir(parents=True)

@@ -26,18 +26,24 @@ import common
 
 sys.path.insert(0, str(common.ROOT))
 import loader_input
+import synthetic
 import torch
 
+from examples.training import data
 from examples.training.config import Config, load_recipe
 from examples.training.journal import Journal
 from examples.training.machine import Machine, choose_amp, choose_device, synchronize
+from t4sa_data.catalog import CLASSES
 
 RECIPES = ("vgg19-ft-a", "vgg19-ft-f", "hybrid-ft-a", "hybrid-ft-f", "googlenet", "convnext-tiny")
 CONFIGS = ("b-t4sa-256", "b-t4sa")
 GOALS = {"vgg19-ft-a": 0.97, "vgg19-ft-f": 0.97, "hybrid-ft-a": 0.90, "hybrid-ft-f": 0.90}
 """Of the steps alone, from b-t4sa-256, on one H100-class GPU."""
-WARM_STEPS = 6
+WARM_STEPS = 12
 BUFFER = 1000
+EPOCH = 100_000
+"""Samples of an epoch: the real one has 368,586. Between epochs a loader empties and fills again (0.1 s here), which a
+short one would show as waiting."""
 Batches = Iterator[dict[str, Any]]
 
 
@@ -113,14 +119,15 @@ def workers() -> dict[str, Any]:
 
 def image_folder(folder: Path, run: Any) -> Batches:
     """torchvision's ImageFolder and PyTorch's DataLoader."""
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, RandomSampler
     from torchvision.datasets import ImageFolder
 
     sizes = run.config.resize_px, run.model.input.side_px
     dataset = ImageFolder(folder, loader=lambda path: decoded(Path(path).read_bytes(), *sizes))
     pins = run.where.device.type == "cuda"
     batch = run.config.global_batch
-    loader = DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True, pin_memory=pins, **workers())
+    sampler = RandomSampler(dataset, replacement=True, num_samples=EPOCH)
+    loader = DataLoader(dataset, batch_size=batch, sampler=sampler, drop_last=True, pin_memory=pins, **workers())
     return on_device(loader, run.where.device)
 
 
@@ -129,7 +136,9 @@ def webdataset(folder: Path, run: Any) -> Batches:
     import webdataset as wds
 
     sizes, batch = (run.config.resize_px, run.model.input.side_px), run.config.global_batch
-    made = wds.WebDataset(sorted(map(str, folder.glob("*.tar"))), shardshuffle=100, empty_check=False)
+    files = sorted(map(str, folder.glob("*.tar")))
+    files *= max(1, EPOCH // len(list((folder.parent / folder.name.replace("tars", "jpegs")).rglob("*.jpg"))))
+    made = wds.WebDataset(files, shardshuffle=100, empty_check=False)
     made = made.shuffle(BUFFER).to_tuple("jpg", "cls")
     made = made.map_tuple(lambda data: decoded(data, *sizes), int).batched(batch, partial=False)
     pins = run.where.device.type == "cuda"
@@ -161,6 +170,8 @@ def make_run(recipe: str, folder: Path, config: str, out: Path, chosen: argparse
         log_every=1_000_000,
         checkpoint_every=1_000_000,
     )
+    # Nothing is evaluated here, and the input has no other split.
+    data.eval_stream = lambda config, given, machine: data.train_stream(config, given.side_px, machine)
     run = Run(made, Machine(device=device, amp=amp, reason=reason))
     run.journal = Journal(made, run.where, first_step=1, total_steps=1 << 40)
     run.progress.step = 1  # no picture of the inputs
@@ -230,17 +241,24 @@ def judge(recipe: str, found: dict[str, list[Rate]], on_gpu: bool) -> str:
 
 
 def make_input(work: Path, num: int, photos: Path) -> str:
-    """A release with both configs below `work`, and the same pictures as the peers want them; a line that says so."""
-    import t4sa_data
+    """A release with both configs below `work`, whose epochs are long, and the same pictures as the peers want them; a
+    line that says so."""
+    from builders.small import make_small
 
-    images, line = common.photo_images(num, photos)
-    loader_input.make_release(work, images, num, CONFIGS)
+    given, line = common.photo_images(num, photos)
+    originals = list(given)
+    num_distinct = len(common.load_photos(photos)) or num
+    small = [make_small(one) for one in originals[:num_distinct]]
+    pictures = {
+        "b-t4sa": originals,
+        "b-t4sa-256": [common.with_comment(small[i % num_distinct], b"%d" % i) for i in range(num)],
+    }
+    synthetic.make_shared(work / "release", dict.fromkeys(CONFIGS, EPOCH), pictures)
     for config in CONFIGS:
-        stream = t4sa_data.stream(work / "release", config=config, batch_size=64, shuffle=False, decode=None)
-        samples = [one for b in stream for one in zip(b["key"], b["label"].tolist(), b["image"], strict=True)]
+        samples = [(f"{i:06d}", i % len(CLASSES), data) for i, data in enumerate(pictures[config])]
         loader_input.write_jpegs(work / f"jpegs-{config}", samples)
         loader_input.write_tars(work / f"tars-{config}", samples)
-    return line
+    return f"{num:,} pictures of {line}; an epoch visits them until it has {EPOCH:,}"
 
 
 def main() -> None:
@@ -248,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--recipes", default=",".join(RECIPES if on_gpu else ("smoke",)))
-    parser.add_argument("--samples", type=int, default=12_000 if on_gpu else 1_500, help="pictures of the input")
+    parser.add_argument("--samples", type=int, default=4_000 if on_gpu else 1_000, help="pictures of the input")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="that are timed of each contestant, a round")
     parser.add_argument("--photos", type=Path, default=common.PHOTOS, help="folder of JPEGs")

@@ -41,9 +41,11 @@ EARLIER_SECONDS = 5.0
 """After an error, what comes before it in its batch may take so long: the first error is the one that is raised."""
 LEAVE_SECONDS = 30.0
 """Leaving a loop waits so long for threads that are at work; those that are stuck are left behind, with a log line."""
-CHUNK_DECODED, CHUNK_BYTES, CHUNK_SENT = 8, 32, 16
-"""Pictures a thread takes at a time: few where they are decoded, so that the last batch does not wait for one thread;
-many where handing out costs more than the work."""
+CHUNK_BYTES, CHUNK_SENT = 32, 16
+"""Pictures a thread takes at a time, where handing out costs more than the work."""
+LEAST_DECODED, MOST_DECODED = 4, 16
+"""Where they are decoded: few, so that the last batch does not wait for one thread; more with more threads, which take
+turns at Python's lock (16 threads: 6,400 pictures a second by 4, 11,400 by 16)."""
 CHUNKS_AHEAD = 8
 """Chunks per worker that are handed out ahead of the consumer."""
 NUM_AHEAD = 3
@@ -184,9 +186,8 @@ class Engine:
         if options.use_processes:
             chunk = CHUNK_SENT
         else:
-            chunk = (
-                CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else CHUNK_DECODED
-            )
+            decoded = min(max(LEAST_DECODED, options.num_workers), MOST_DECODED)
+            chunk = CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else decoded
         self._chunk = chunk
         self._is_closed = self._is_stalled = False
         _running.add(self)

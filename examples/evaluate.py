@@ -27,7 +27,7 @@ from examples.evaluation import writing
 from examples.evaluation.predictions import B_T4SA, TWITTER
 from examples.evaluation.report import evaluate_predictions
 from t4sa_data import catalog
-from t4sa_data.errors import BadOption, ConfigUnavailable, T4SAError
+from t4sa_data.errors import BadOption, ConfigUnavailable, InputMissing, T4SAError
 from t4sa_data.files import sha256_file
 from t4sa_data.reading import open_release
 
@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         "--on", help=f"configs, with commas, of {', '.join(CONFIGS)}; default: what is there of {B_T4SA}, {TWITTER}"
     )
     made.add_argument("--split", default="test", help="of b-t4sa; only test stands beside the paper")
-    made.add_argument("--against", type=Path, help="predictions of another model: McNemar and paired bootstrap")
+    made.add_argument(
+        "--against", type=Path, help="another run, its evaluation, or predictions: McNemar and paired bootstrap"
+    )
     made.add_argument(
         "--system", help="row of the paper's table that the model reproduces; default: as its model.json says"
     )
@@ -89,7 +91,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     if file is not None and options.on is None:  # a file need not be about everything that the release holds
         truths = {name: truths[name] for name in tables.configs_in(file, truths) or truths}
     # Before the long part: what is wrong with it is said at once.
-    others = tables.align(tables.read_file(options.against), truths, options.against) if options.against else None
+    others = read_others(options.against, truths) if options.against else None
     if file is not None:
         about: dict[str, Any] = {"predictions": options.predictions.name, "sha256": sha256_file(options.predictions)}
         system, found = options.system, tables.align(file, truths, options.predictions)
@@ -101,6 +103,34 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     results = evaluate_predictions(found, split=options.split, system=system, about=about, against=others)
     tell(options, release, found, results)
     return results
+
+
+def read_others(path: Path, truths: Mapping[str, Any]) -> dict[str, Any]:
+    """Predictions of another model, by config, for what it was evaluated on.
+
+    Args:
+        path: a file, or a folder with `predictions-<config>.parquet`: an evaluation, a run, a model.
+        truths: by config, of `read_truth`.
+
+    Raises:
+        InputMissing: a folder without predictions.
+        PredictionsError: they do not fit the samples.
+    """
+    if not path.is_dir():
+        file = tables.read_file(path)
+        return tables.align(file, {name: truths[name] for name in tables.configs_in(file, truths) or truths}, path)
+    places = [(name, one / f"predictions-{name}.parquet") for one in (path / "evaluation", path) for name in truths]
+    files = {name: place for name, place in places if place.is_file()}
+    if not files:
+        raise InputMissing(
+            "--against: no predictions there",
+            expected=" or ".join(f"predictions-{name}.parquet" for name in truths),
+            where=path,
+            hint="evaluate.py --run, or --model, writes them.",
+        )
+    return {
+        name: tables.align(tables.read_file(place), {name: truths[name]}, place)[name] for name, place in files.items()
+    }
 
 
 def chosen_configs(options: argparse.Namespace, release: Any) -> list[str]:

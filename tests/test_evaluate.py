@@ -105,6 +105,28 @@ def test_predictions_of_the_model_give_the_models_report(both: Path, model: Path
     assert (tmp_path / "b" / file.name).read_bytes() == file.read_bytes()
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_another_model_is_a_run_an_evaluation_or_a_file(both: Path, tmp_path: Path) -> None:
+    ours = tmp_path / "ours.parquet"
+    pq.write_table(pa.concat_tables([guess(both, name) for name in ("b-t4sa", "twitter-testing")]), ours)
+    evaluation = tmp_path / "run" / "evaluation"
+    evaluation.mkdir(parents=True)
+    for name in ("b-t4sa", "twitter-testing"):
+        pq.write_table(guess(both, name, seed=1), evaluation / f"predictions-{name}.parquet")
+    one_config = evaluation / "predictions-b-t4sa.parquet"
+    found = {}
+    for what in (evaluation.parent, evaluation, one_config):
+        words = ["--predictions", str(ours), "--data", str(both), "--against", str(what), "--out", str(tmp_path / "o")]
+        found[what] = evaluate.main(words)
+    assert found[evaluation] == found[evaluation.parent] != found[one_config]
+    assert all("against" in results["b-t4sa"] for results in found.values())
+    assert "against" in found[evaluation]["twitter-testing"]["five_agree"]
+    assert "against" not in found[one_config]["twitter-testing"]["five_agree"]
+    words[words.index("--against") + 1] = str(tmp_path)
+    with pytest.raises(InputMissing, match="no predictions there"):
+        evaluate.main(words)
+
+
 _WITHOUT_TORCH = """
 import runpy, sys
 sys.argv = sys.argv[1:]

@@ -28,6 +28,8 @@ from tests.deaths import Points
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120
+PRELOAD = ("tests.evaluation_rank", "torch._dynamo", "pandas", "scipy.stats", "torchcodec.decoders", "torchvision.io")
+"""What a run imports late: seconds for each process that is not forked from one that has it."""
 SMALL = ("--recipe", "smoke", "--device", "cpu", "--workers", "1", "--batch-size", "4", "--accumulate", "2")
 """A global batch of 8; with `releases` (60 samples) an epoch has 6 or 7 steps."""
 QUIET = ("--width", "0.25", "--log-every", "1", "--eval-batch-size", "16", "--test-split", "none")
@@ -108,7 +110,7 @@ def start(
         keys_to: beginning of the files that get the keys of each step, by rank.
     """
     context = multiprocessing.get_context("forkserver")  # all is imported once, and forked before it has threads
-    context.set_forkserver_preload(["tests.training_helpers", "tests.evaluation_rank", "torchvision.io"])
+    context.set_forkserver_preload(["tests.training_helpers", *PRELOAD])
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
         made = context.Process(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from examples.models.folder import JSON_NAME, load_model
 from examples.models.graph import Layer, Net
 from examples.models.inputs import Input
 from examples.training.config import Config
+from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import InputMissing
+from t4sa_data.files import sha256_file
 
 Tensors = Mapping[str, torch.Tensor]
 UNRECORDED = "unrecorded"
@@ -142,23 +145,31 @@ def fetch(name: str, folder: Path | None = None) -> dict[str, torch.Tensor]:
             else "--init scratch.",
         )
     published = REGISTRY[name]
+    at = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / published.url.rpartition("/")[2]
+    if at.is_file() and published.sha256 != UNRECORDED and not sha256_file(at).startswith(published.sha256):
+        raise WeightsUnavailable(
+            "a fetched file is not the published one",
+            expected=f"sha256 {published.sha256}...",
+            where=at,
+            hint="Remove it, and it is fetched again.",
+        )
     print(f"initial weights: {published.source}, {published.url} ({published.licence})")
     try:
         return dict(
             torch.hub.load_state_dict_from_url(
                 published.url,
-                model_dir=None if folder is None else str(folder),
+                model_dir=str(at.parent),
                 map_location="cpu",
                 check_hash=published.sha256 != UNRECORDED,
                 weights_only=True,
             )
         )
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsUnavailable(
             "the weights could not be fetched",
             got=str(error),
             where=published.url,
-            hint=f"Put the file into {torch.hub.get_dir()}/checkpoints yourself, or give it as --init FILE.",
+            hint=f"Put the file into {at.parent} yourself.",
         ) from error
 
 
@@ -177,23 +188,30 @@ def initialise(network: nn.Module, config: Config, given: Input) -> Loaded:
         return apply(network, tensors, "torchvision's ImageNet weights", new_head=True)
     from examples import caffe
     from examples.caffe.archive import is_archive
+    from examples.caffe.digits import read_archive
 
     if config.init.startswith("caffe:"):
         paths = [Path(part) for part in config.init.removeprefix("caffe:").split(",")]
         if len(paths) != 2:
-            raise WeightsUnavailable("two files after caffe:", expected="caffe:deploy.prototxt,weights.caffemodel")
+            raise WeightsUnavailable(
+                "--init caffe: takes two files", expected="caffe:deploy.prototxt,weights.caffemodel"
+            )
         _require_files(paths)
         _require_same_graph(network, caffe.read_network(paths[0])[0], paths[0])
         return apply(network, caffe.read_weights(paths[1]), paths[1].name, new_head=config.new_head)
     path = Path(config.init)
     _require_files([path])
     if (path / JSON_NAME).is_file():
-        theirs = load_model(path).network
-        if isinstance(theirs, Net):
-            _require_same_graph(network, theirs.layers, path)
-        return apply(network, theirs.state_dict(), path.name, new_head=config.new_head)
+        model = load_model(path)
+        if isinstance(model.network, Net):
+            _require_same_graph(network, model.network.layers, path)
+        _require_same_order(model.classes, config, path)
+        return apply(network, model.network.state_dict(), path.name, new_head=config.new_head)
     if path.is_dir() or is_archive(path):
-        _require_same_graph(network, caffe.read_network(path)[0], path)
+        archive = read_archive(path)
+        _require_same_graph(network, archive.network[0], path)
+        _require_same_order(archive.labels() or (), config, path)
+        return apply(network, archive.weights(), path.name, new_head=config.new_head)
     return apply(network, caffe.read_weights(path), path.name, new_head=config.new_head)
 
 
@@ -216,6 +234,21 @@ def _require_same_graph(network: nn.Module, layers: Sequence[Layer], where: Path
             got="; ".join(faults[:4]) + (f"; {len(faults) - 4} more" if len(faults) > 4 else ""),
             where=where,
             hint="alexnet is relu-norm-pool, caffenet relu-pool-norm.",
+        )
+
+
+def _require_same_order(labels: Sequence[str], config: Config, where: Path) -> None:
+    """A last layer whose outputs are our classes in another order would begin wrong."""
+    from examples.caffe.importing import SYNONYMS
+
+    found = [next((name for name, words in SYNONYMS.items() if one.strip().lower() in words), one) for one in labels]
+    if not config.new_head and sorted(found) == sorted(CLASSES) and found != list(CLASSES):
+        raise WeightsMismatch(
+            "the last layer's classes are in another order",
+            expected=", ".join(CLASSES),
+            got=", ".join(found),
+            where=where,
+            hint="--new-head begins with a fresh last layer.",
         )
 
 

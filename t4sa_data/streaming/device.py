@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from t4sa_data.errors import BadImage, BadOption, MissingDependency
+from t4sa_data.streaming.feeding import Feeder
 from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit
 from t4sa_data.streaming.jpeg import is_plain_jpeg
 from t4sa_data.streaming.work import FaultyPicture, located
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of R, G, B in 0 to 1, as torchvision's weights were trained with."""
+
+
+BATCHES_AHEAD = 2
+"""Batches that wait on the device: one is enough to hide the copy, another evens out."""
 
 
 class DeviceStream:
@@ -89,17 +94,19 @@ class DeviceStream:
             yield self._move(batch)
 
     def _ahead(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Copy a batch while the one before is worked on."""
+        """Copy batches in a thread, on a stream of their own, while those before are worked on."""
         side = torch.cuda.Stream(self.device)
-        waiting: tuple[dict[str, Any], Any] | None = None
-        for batch in batches:
-            with torch.cuda.stream(side):
-                moved = self._move(batch), side.record_event()
-            if waiting is not None:
-                yield self._ready(*waiting)
-            waiting = moved
-        if waiting is not None:
-            yield self._ready(*waiting)
+
+        def copied(batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+            with torch.cuda.device(self.device), torch.cuda.stream(side):
+                return self._move(batch), side.record_event()
+
+        feeder = Feeder(batches, copied, ahead=BATCHES_AHEAD)
+        try:
+            for moved, event in feeder:
+                yield self._ready(moved, event)
+        finally:
+            feeder.close()
 
     def _ready(self, batch: dict[str, Any], copied: Any) -> dict[str, Any]:
         current = torch.cuda.current_stream(self.device)

@@ -28,6 +28,8 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._tasks: _Tasks = queue.SimpleQueue()
+        self._is_left = False
+        self._handing_in = threading.Lock()
         # torch keeps that number for each thread, but what a thread sets is also the default of threads to come.
         before = torch.get_num_threads()
         started = threading.Barrier(count + 1)
@@ -46,22 +48,28 @@ class Threads:
             torch.set_num_threads(before)
 
     def submit(self, task: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Have `task(*args)` called."""
+        """Have `task(*args)` called; after `cancel` nothing is."""
         future: Future[Any] = Future()
-        self._tasks.put((future, task, args))
+        with self._handing_in:
+            if not self._is_left:
+                self._tasks.put((future, task, args))
+                return future
+        _cancel(future)
         return future
 
     def cancel(self) -> None:
         """Drop what has not begun, and let threads end as soon as they are done with what has."""
-        try:
-            while True:
-                task = self._tasks.get_nowait()
-                if task is not None:
-                    task[0].cancel()
-        except queue.Empty:
-            pass
-        for _ in self._threads:
-            self._tasks.put(None)
+        with self._handing_in:
+            self._is_left = True
+            try:
+                while True:
+                    task = self._tasks.get_nowait()
+                    if task is not None:
+                        _cancel(task[0])
+            except queue.Empty:
+                pass
+            for _ in self._threads:
+                self._tasks.put(None)
 
     def join(self, seconds: float) -> int:
         """Wait for threads to end; how many did not in time."""
@@ -69,6 +77,12 @@ class Threads:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return sum(thread.is_alive() for thread in self._threads)
+
+
+def _cancel(future: Future[Any]) -> None:
+    """Cancel, so that who waits for it learns so."""
+    if future.cancel():
+        future.set_running_or_notify_cancel()
 
 
 def _serve(tasks: _Tasks, started: threading.Barrier) -> None:

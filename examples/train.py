@@ -273,7 +273,7 @@ class Run:
         self.require_finite()
         with self.journal.pause():
             confusion, loss = data.confusion_and_loss(self.model.network, self.prepare, self.eval_batches, self.where)
-        accuracy = float(confusion.trace() / confusion.sum())
+        accuracy = int(confusion.trace()) / int(confusion.sum())
         self.journal.validation(self.progress.step, loss, accuracy)
         self.progress.validated_step = self.progress.step
         if accuracy > self.progress.best_accuracy:

@@ -66,7 +66,6 @@ def test_two_processes_are_one(releases: Path, alone: Path, tmp_path: Path) -> N
     assert told.count("step     10/10") == 1 and "cpu, 2 process(es)" in told, "one process talks"
 
 
-@pytest.mark.slow
 def test_four_processes_share_micro_batches(releases: Path, alone: Path, tmp_path: Path) -> None:
     """Two micro-batches of 4 on four processes: each has two rows of one, and their part of its dropout mask."""
     assert run_ranks(4, words(releases, tmp_path, *STEPS), tmp_path / "log", keys_to=tmp_path / "keys") == [0] * 4
@@ -74,14 +73,10 @@ def test_four_processes_share_micro_batches(releases: Path, alone: Path, tmp_pat
     assert_close(tmp_path, alone)
 
 
-def test_one_micro_batch_shared_by_two_processes(releases: Path, tmp_path: Path) -> None:
-    """As four processes with two, but quicker."""
-    more = ("--max-steps", 3, "--batch-size", 8, "--accumulate", 1)
-    for number in (1, 2):
-        out = tmp_path / str(number)
-        out.mkdir()
-        assert run_ranks(number, words(releases, out, *more), out / "log") == [0] * number
-    assert_close(tmp_path / "2", tmp_path / "1")
+def test_hours_that_are_over_end_all_processes(releases: Path, tmp_path: Path) -> None:
+    """They ask one another after each epoch, and after every tenth step."""
+    assert run_ranks(2, words(releases, tmp_path, *STEPS, "--max-hours", 1e-9), tmp_path / "log") == [0, 0]
+    assert "Stopped (--max-hours) at step 7. To go on:" in (tmp_path / "log").read_text()
 
 
 def test_begun_with_two_gone_on_with_one(releases: Path, alone: Path, tmp_path: Path) -> None:

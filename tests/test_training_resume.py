@@ -23,7 +23,7 @@ from tests.training_helpers import assert_loads, digest_of, end, rows_of, run_of
 
 STEPS = ("--max-steps", 10, "--checkpoint-every", 5)
 KILLED = -9
-POINTS = 6
+POINTS = 3
 """Of deaths at renames and removals in the fast suite."""
 
 
@@ -65,6 +65,7 @@ def test_killed_at_step_5_and_resumed_with_other_workers(releases: Path, straigh
     assert_same(tmp_path, straight)
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint(releases: Path, straight: Path, tmp_path: Path) -> None:
     typed = words(releases, tmp_path, *STEPS)
     assert end(start(typed, tmp_path / "log", kill_at=3)) == KILLED
@@ -175,7 +176,7 @@ def die_at(releases: Path, folder: Path, point: tuple[int, str], expected: str) 
 
 @pytest.mark.parametrize("share", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_death_while_a_checkpoint_is_written(releases: Path, tmp_path: Path, share: int) -> None:
-    """Before and after each rename and removal of files; one of six points in the fast suite."""
+    """Before and after each rename and removal of files; three points in the fast suite."""
     num = count_points(releases, tmp_path / "counted")
     expected = digest_of(tmp_path / "counted" / "out")
     every = [(number, side) for number in range(num) for side in ("before", "after")]

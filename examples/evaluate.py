@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data", required=True, help="a release, as for t4sa_data.stream")
     made.add_argument(
-        "--on", help=f"configs, with commas, of {', '.join(CONFIGS)}; default: what is there of {B_T4SA}, {TWITTER}"
+        "--on",
+        help=f"configs, with commas, of {', '.join(CONFIGS)}; default: what is there of {B_T4SA} (else its small "
+        f"pictures) and {TWITTER}",
     )
     made.add_argument("--split", default="test", help="of b-t4sa; only test stands beside the paper")
     made.add_argument(
@@ -140,7 +142,9 @@ def chosen_configs(options: argparse.Namespace, release: Any) -> list[str]:
         ConfigUnavailable, UnknownConfig, BadOption: it does not hold what was asked for.
     """
     if options.on is None:
-        if found := [name for name in (B_T4SA, TWITTER) if name in release.manifest.configs]:
+        held = release.manifest.configs
+        pictures = B_T4SA if B_T4SA in held else f"{B_T4SA}-256"
+        if found := [name for name in (pictures, TWITTER) if name in held]:
             return found
         raise ConfigUnavailable(
             "nothing to evaluate on",

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -125,6 +126,17 @@ def test_another_model_is_a_run_an_evaluation_or_a_file(both: Path, tmp_path: Pa
     words[words.index("--against") + 1] = str(tmp_path)
     with pytest.raises(InputMissing, match="no predictions there"):
         evaluate.main(words)
+
+
+def test_small_pictures_are_taken_where_there_are_no_others() -> None:
+    def chosen(*configs: str) -> list[str]:
+        release = SimpleNamespace(manifest=SimpleNamespace(configs=configs), where="here")
+        return evaluate.chosen_configs(evaluate.parser().parse_args(["--run", "r", "--data", "d"]), release)
+
+    assert chosen("b-t4sa-256", "twitter-testing") == ["b-t4sa-256", "twitter-testing"]
+    assert chosen("b-t4sa-256", "b-t4sa") == ["b-t4sa"]
+    with pytest.raises(ConfigUnavailable, match="nothing to evaluate on"):
+        chosen("raw-text")
 
 
 _WITHOUT_TORCH = """

@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=48, help="pictures of each size")
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
-    from t4sa_data.streaming.engine import parse_workers
+    from t4sa_data.streaming.options import parse_workers
 
     machine, cores = common.describe_machine(LIBRARIES), parse_workers(None)[0]
     photos, ways = common.load_photos(chosen.photos), find_ways()

@@ -30,19 +30,24 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("apart", [True, False])
 @pytest.mark.parametrize("augment", [None, Augment(crop=48, flip=True, on_device=True)])
-def test_batches_of_the_side_stream_are_those_of_the_cpu(release: Path, augment: Any) -> None:
+def test_batches_of_the_side_stream_are_those_of_the_cpu(release: Path, augment: Any, apart: bool) -> None:
     """Copied ahead while the device is busy; a batch whose memory was given away too early would differ."""
     options = {"batch_size": 16, "size": 64, "augment": augment, "seed": 3}
     expected = [(b["key"], b["image"].clone(), b["label"]) for b in stream(release, **options).to("cpu")]
     busy = torch.randn(4096, 4096, device="cuda")
+    loader = stream(release, workers=4, **options).to("cuda", apart=apart)
+    assert loader._is_apart == apart
     for _ in range(3):
-        loader = stream(release, **options).to("cuda")
+        loader.set_epoch(0)
         for batch, (key, image, label) in zip(loader, expected, strict=True):
             for _ in range(10):
                 busy = torch.nn.functional.normalize(busy @ busy)  # the current stream is behind the side stream
             assert batch["image"].is_cuda and batch["key"] == key
             assert torch.equal(batch["image"].cpu(), image) and torch.equal(batch["label"].cpu(), label)
+    assert not apart or loader._apart._pinned
+    loader.close()
 
 
 def test_state_counts_taken_batches_not_copied_ones(release: Path) -> None:

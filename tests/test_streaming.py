@@ -547,8 +547,8 @@ def test_memory_does_not_grow_with_batches_that_are_kept_for_nobody(path: Path) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(source), "read", counted)
-        patch.setattr("t4sa_data.streaming.engine.CHUNKS_AHEAD", 1)
-        patch.setattr("t4sa_data.streaming.engine.CHUNK_BYTES", 4)
+        patch.setattr("t4sa_data.streaming.options.CHUNKS_AHEAD", 1)
+        patch.setattr("t4sa_data.streaming.options.CHUNK_BYTES", 4)
         iterator: Iterator[Any] = iter(loader)
         for _ in range(3):
             next(iterator)

@@ -108,8 +108,9 @@ def stream(
         MissingDependency: torch is not installed.
     """
     try:
-        from t4sa_data.streaming import engine, loader
+        from t4sa_data.streaming import loader
         from t4sa_data.streaming.images import Augment, Geometry
+        from t4sa_data.streaming.options import Options, parse_workers
         from t4sa_data.streaming.work import Recipe
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "torch":
@@ -134,8 +135,8 @@ def stream(
         columns=with_column(columns, weights),
         with_sha256=release.is_remote if verify is None else verify,
     )
-    num_workers, use_processes = engine.parse_workers(workers)
-    options = engine.Options(
+    num_workers, use_processes = parse_workers(workers)
+    options = Options(
         batch_size=operator.index(batch_size),
         shuffle=shuffled,
         tail=tail or ("drop" if shuffled else "ragged"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from t4sa_data.errors import BadImage, BadOption, MissingDependency
+from t4sa_data.streaming.apart import Apart, Run, can_be_apart
 from t4sa_data.streaming.feeding import Feeder
 from t4sa_data.streaming.images import FastDecoder, crop_and_flip, fit
 from t4sa_data.streaming.jpeg import is_plain_jpeg
+from t4sa_data.streaming.ranks import find_rank
 from t4sa_data.streaming.work import FaultyPicture, located
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 BATCHES_AHEAD = 2
 """Batches that wait on the device: one is enough to hide the copy, another evens out."""
+SLOTS_READ = 1
+"""Slots that copies still read from, when the next batch is waited for; fewer than `apart.SPARE_SLOTS`."""
 
 
 class DeviceStream:
@@ -34,6 +39,8 @@ class DeviceStream:
         normalize: mean and standard deviation of R, G, B in 0 to 1: pictures become floats `(x / 255 - mean) / std`;
             None: they stay uint8.
         dtype: of normalised pictures; None: float32.
+        apart: read and decode in a process of its own (see `streaming.apart`), so that training steps and decoding do
+            not take turns at Python's lock; None: for a CUDA device, where that can be.
 
     Raises:
         BadOption: no such device here, or one that cannot decode where `decode="cuda"` wants it to.
@@ -47,6 +54,7 @@ class DeviceStream:
         *,
         normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         dtype: torch.dtype | None = None,
+        apart: bool | None = None,
     ) -> None:
         self.stream, self.device = stream, torch.device(device)
         self._geometry = stream.options.recipe.geometry
@@ -58,6 +66,10 @@ class DeviceStream:
         self._decode_on_cpu = FastDecoder() if self._decodes else None
         if self._decodes:
             _gpu_decoder()
+        self._is_apart = can_be_apart(stream.release, stream.options) and (
+            self.device.type == "cuda" if apart is None else apart
+        )
+        self._apart: Apart | None = None
         self._dtype = dtype or torch.float32
         self._normalize = None
         if normalize is not None:
@@ -87,7 +99,23 @@ class DeviceStream:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         is_cuda = self.device.type == "cuda"
+        if self._is_apart:
+            return self.stream.batches(apart=self._process(), through=self._ahead_of_slots)
         return self.stream.batches(pin=is_cuda, through=self._ahead if is_cuda else self._moved)
+
+    def close(self) -> None:
+        """End the process, where there is one; another iteration starts another."""
+        if self._apart is not None:
+            self._apart.close()
+            self._apart = None
+
+    def _process(self) -> Apart:
+        if self._apart is None:
+            s = self.stream
+            _, world_size = find_rank(s.options.rank, s.options.world_size)
+            rows = -(-s.options.batch_size // world_size)
+            self._apart = Apart(s.release, s.selection, s.options, rows=rows, pin=self.device.type == "cuda")
+        return self._apart
 
     def _moved(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for batch in batches:
@@ -95,20 +123,51 @@ class DeviceStream:
 
     def _ahead(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Copy batches in a thread, on a stream of their own, while those before are worked on."""
-        side = torch.cuda.Stream(self.device)
-
-        def copied(batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-            with torch.cuda.device(self.device), torch.cuda.stream(side):
-                return self._move(batch), side.record_event()
-
-        feeder = Feeder(batches, copied, ahead=BATCHES_AHEAD)
+        feeder = Feeder(batches, self._copier(), ahead=BATCHES_AHEAD)
         try:
             for moved, event in feeder:
                 yield self._ready(moved, event)
         finally:
             feeder.close()
 
+    def _ahead_of_slots(self, run: Run) -> Iterator[dict[str, Any]]:
+        """The same with batches whose pictures lie in memory that is given back once they are copied."""
+        copy, reading = self._copier(), deque[tuple[Any, int]]()
+
+        def copied_from_slot(given: tuple[dict[str, Any], int]) -> tuple[dict[str, Any], Any]:
+            batch, slot = given
+            moved, event = copy(batch)
+            reading.append((event, slot))
+            while len(reading) > SLOTS_READ:
+                _wait_for(reading[0][0])
+                run.free(reading.popleft()[1])
+            return moved, event
+
+        feeder = Feeder(iter(run), copied_from_slot, ahead=BATCHES_AHEAD)
+        try:
+            for moved, event in feeder:
+                yield self._ready(moved, event)
+        finally:
+            run.leave()
+            feeder.close()
+            for event, _ in reading:
+                _wait_for(event)
+
+    def _copier(self) -> Callable[[dict[str, Any]], tuple[dict[str, Any], Any]]:
+        """What copies a batch, and says when that is done: an event, or None where it is done at once."""
+        if self.device.type != "cuda":
+            return lambda batch: (self._move(batch | {"image": batch["image"].clone()}), None)
+        side = torch.cuda.Stream(self.device)
+
+        def copy_ahead(batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+            with torch.cuda.device(self.device), torch.cuda.stream(side):
+                return self._move(batch), side.record_event()
+
+        return copy_ahead
+
     def _ready(self, batch: dict[str, Any], copied: Any) -> dict[str, Any]:
+        if copied is None:
+            return batch
         current = torch.cuda.current_stream(self.device)
         current.wait_event(copied)
         for value in batch.values():
@@ -174,6 +233,11 @@ class DeviceStream:
             selection = self.stream.selection
             row = int(np.searchsorted(selection.positions, position))
             raise located(FaultyPicture(0, error), selection.where(row)) from error
+
+
+def _wait_for(event: Any) -> None:
+    if event is not None:
+        event.synchronize()
 
 
 def _gpu_decoder() -> Any:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +21,15 @@ import pyarrow as pa
 import torch
 
 from t4sa_data import plan
-from t4sa_data.errors import BadOption, LoaderStalled, ShardError
-from t4sa_data.plan import Ints, Shuffle, Tail
+from t4sa_data.errors import LoaderStalled, ShardError
+from t4sa_data.plan import Ints
 from t4sa_data.reading import OpenRelease, Range, Source
 from t4sa_data.streaming.images import crop_and_flip_of, draw
+from t4sa_data.streaming.options import Options
 from t4sa_data.streaming.processes import Processes
 from t4sa_data.streaming.selection import Selection
 from t4sa_data.streaming.threads import Threads
-from t4sa_data.streaming.work import DECODES, Chunk, FaultyPicture, Recipe, Worker, located, require_seeded
+from t4sa_data.streaming.work import Chunk, FaultyPicture, Worker, located, require_seeded
 
 log = logging.getLogger(__name__)
 
@@ -41,76 +41,8 @@ EARLIER_SECONDS = 5.0
 """After an error, what comes before it in its batch may take so long: the first error is the one that is raised."""
 LEAVE_SECONDS = 30.0
 """Leaving a loop waits so long for threads that are at work; those that are stuck are left behind, with a log line."""
-CHUNK_BYTES, CHUNK_SENT = 32, 16
-"""Pictures a thread takes at a time, where handing out costs more than the work."""
-LEAST_DECODED, MOST_DECODED = 4, 16
-"""Where they are decoded: few, so that the last batch does not wait for one thread; more with more threads, which take
-turns at Python's lock (16 threads: 6,400 pictures a second by 4, 11,400 by 16)."""
-CHUNKS_AHEAD = 8
-"""Chunks per worker that are handed out ahead of the consumer."""
-NUM_AHEAD = 3
-"""Batches that are being made at least, the one that is waited for among them."""
 REMOTE_AHEAD = 1024
 """Samples whose ranges a remote source is told of ahead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a loader goes through a selection."""
-
-    batch_size: int
-    """Of the global batch: all ranks together."""
-    shuffle: Shuffle | None
-    tail: Tail
-    seed: int
-    weights: npt.NDArray[np.float64] | None
-    """shape (n,); None: every sample once."""
-    recipe: Recipe
-    columns: tuple[str, ...]
-    num_workers: int
-    use_processes: bool
-    rank: int | None
-    world_size: int | None
-
-    def __post_init__(self) -> None:
-        """Raise `BadOption` for what cannot be meant."""
-        if self.batch_size < 1:
-            raise BadOption("batch_size is that of all ranks together", expected="1 or more", got=self.batch_size)
-        if self.tail not in ("drop", "wrap", "ragged"):
-            raise BadOption("no such tail", expected="drop | wrap | ragged", got=self.tail)
-        if self.recipe.decode not in DECODES:
-            raise BadOption("no such decode", expected='"cpu" | "cuda" | None', got=self.recipe.decode)
-        if self.recipe.decode == "cuda" and self.recipe.transform is not None:
-            raise BadOption(
-                'a transform has no pictures before the device where decode="cuda"',
-                hint='decode="cpu", or transform the batches of stream(...).to("cuda").',
-            )
-        if self.num_workers < 1:
-            raise BadOption("workers", expected="1 or more", got=self.num_workers)
-
-
-def parse_workers(workers: int | str | None) -> tuple[int, bool]:
-    """Number of workers, and whether they are processes.
-
-    Args:
-        workers: a number of threads, `processes`, `processes:4`, or None.
-
-    Raises:
-        BadOption: none of these.
-
-    >>> parse_workers(3), parse_workers("processes:2")
-    ((3, False), (2, True))
-    """
-    if isinstance(workers, int):
-        return workers, False
-    share = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    share = max(1, share // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's: ranks on this machine
-    if workers is None:
-        return share, False
-    kind, _, count = workers.partition(":")
-    if kind != "processes" or not (count.isdigit() or not count):
-        raise BadOption("workers", expected="a number of threads, processes, or processes:N", got=workers)
-    return int(count or share), True
 
 
 class Epoch:
@@ -183,12 +115,9 @@ class Engine:
         self._processes: Processes | None = None
         self._work: Any = None
         self._threads = Threads(options.num_workers)
-        if options.use_processes:
-            chunk = CHUNK_SENT
-        else:
-            decoded = min(max(LEAST_DECODED, options.num_workers), MOST_DECODED)
-            chunk = CHUNK_BYTES if options.recipe.decode != "cpu" and options.recipe.transform is None else decoded
-        self._chunk = chunk
+        self._chunk = options.chunk
+        self.allocate: Callable[[int], torch.Tensor] | None = None
+        """Where a batch's pictures go, uint8 [B, 3, side, side]; None: new memory."""
         self._is_closed = self._is_stalled = False
         _running.add(self)
 
@@ -221,8 +150,7 @@ class Engine:
             ShardError, BadImage, ChecksumMismatch, WorkerDied, LoaderStalled: names shard, key and byte.
         """
         per_rank = max(1, self._options.batch_size // max(1, epoch._world_size))
-        chunks = CHUNKS_AHEAD * self._options.num_workers
-        num_ahead = max(NUM_AHEAD, -(-chunks * self._chunk // per_rank))
+        num_ahead = self._options.num_ahead(per_rank)
         num_told = max(2 * num_ahead, -(-REMOTE_AHEAD // per_rank) if self._is_remote else 0)
         told: deque[_Batch] = deque()
         handed: deque[_Batch] = deque()
@@ -280,6 +208,8 @@ class Engine:
 
     def _empty(self, count: int) -> torch.Tensor:
         """uint8 [B, 3, side, side], stored as B, side, side, 3."""
+        if self.allocate is not None:
+            return self.allocate(count)
         side = self._options.recipe.geometry.side
         with torch.inference_mode(False):  # the threads that fill it are not in the mode of whoever iterates
             x_BHWC = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=self._pin)

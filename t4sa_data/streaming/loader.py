@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from t4sa_data import plan
 from t4sa_data.errors import BadOption
 from t4sa_data.reading import OpenRelease
-from t4sa_data.streaming.engine import Engine, Epoch, Options
+from t4sa_data.streaming.engine import Engine, Epoch
+from t4sa_data.streaming.options import Options
 from t4sa_data.streaming.ranks import find_rank, refuse, require_only_sharding
 from t4sa_data.streaming.selection import Selection
 from t4sa_data.streaming.state import check_state, make_state
+
+if TYPE_CHECKING:
+    from t4sa_data.streaming.apart import Apart
 
 
 class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
@@ -113,11 +118,11 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         )
         self._resume, self._is_named, self._running = True, False, None
 
-    def to(self, device: Any, *, normalize: Any = None, dtype: Any = None) -> Any:
+    def to(self, device: Any, *, normalize: Any = None, dtype: Any = None, apart: bool | None = None) -> Any:
         """The same loader with its batches on a device; see `streaming.device.DeviceStream`."""
         from t4sa_data.streaming.device import DeviceStream
 
-        return DeviceStream(self, device, normalize=normalize, dtype=dtype)
+        return DeviceStream(self, device, normalize=normalize, dtype=dtype, apart=apart)
 
     def __getitem__(self, index: Any) -> Any:
         """Always an error: nobody else shares out a stream's samples."""
@@ -130,12 +135,17 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         return self.batches()
 
     def batches(
-        self, *, pin: bool = False, through: Callable[[Iterator[Any]], Iterator[Any]] | None = None
+        self,
+        *,
+        pin: bool = False,
+        apart: Apart | None = None,
+        through: Callable[[Any], Iterator[Any]] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """What iterating does.
 
         Args:
             pin: pictures in page-locked memory, for copies to a GPU.
+            apart: a process that makes the batches; `through` gets its `Run`.
             through: what batches go through before they are taken, and count.
         """
         run = self._running = object()
@@ -144,13 +154,22 @@ class Stream(torch.utils.data.IterableDataset):  # type: ignore[misc]
         first = self._batches if self._resume else 0
         self._batches, self._resume, self._is_named = first, False, False
         epoch = self.epoch
-        rank, world_size = find_rank(self.options.rank, self.options.world_size)
-        order = Epoch(self.selection, self.options, epoch, rank, world_size)
-        with Engine(self.release, self.selection, self.options, epoch, pin=pin) as engine:
-            made = engine.run(order, first, len(self))
+        with self._made(epoch, first, pin, apart) as made:
             for number, batch in enumerate(made if through is None else through(made), first + 1):
                 if self._running is run:
                     self._batches = number
                 yield batch
         if self._running is run:
             self.epoch, self._batches, self._running = epoch + 1, 0, None
+
+    @contextmanager
+    def _made(self, epoch: int, first: int, pin: bool, apart: Apart | None) -> Iterator[Any]:
+        """The batches of an epoch from `first` on, made by threads here or by a process."""
+        rank, world_size = find_rank(self.options.rank, self.options.world_size)
+        if apart is not None:
+            with closing(apart.run(epoch, first, len(self), rank, world_size)) as run:
+                yield run
+            return
+        order = Epoch(self.selection, self.options, epoch, rank, world_size)
+        with Engine(self.release, self.selection, self.options, epoch, pin=pin) as engine:
+            yield engine.run(order, first, len(self))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # as a script, the checkout is not on the path, and this folder would shadow libraries
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from examples.terminal import run
 from t4sa_data import catalog
 from t4sa_data.errors import InputMissing, T4SAError
 
@@ -149,4 +150,4 @@ def export(given: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -26,8 +26,9 @@ from examples.evaluation import predictions as tables
 from examples.evaluation import writing
 from examples.evaluation.predictions import B_T4SA, TWITTER
 from examples.evaluation.report import evaluate_predictions
+from examples.terminal import run
 from t4sa_data import catalog
-from t4sa_data.errors import BadOption, ConfigUnavailable, InputMissing, T4SAError
+from t4sa_data.errors import BadOption, ConfigUnavailable, InputMissing
 from t4sa_data.files import sha256_file
 from t4sa_data.reading import open_release
 
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     return results
 
 
-def read_others(path: Path, truths: Mapping[str, Any]) -> dict[str, Any]:
+def read_others(path: Path, truths: dict[str, Any]) -> dict[str, Any]:
     """Predictions of another model, by config, for what it was evaluated on.
 
     Args:
@@ -233,14 +234,5 @@ def default_out(options: argparse.Namespace) -> Path:
     return Path(options.run or options.model) / "evaluation"
 
 
-def run() -> None:
-    """`main` for a terminal: what goes wrong is one line, exit status 2."""
-    try:
-        main()
-    except T4SAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    run()
+    run(main)

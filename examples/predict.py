@@ -20,8 +20,9 @@ from typing import Any
 if not __package__:  # as a script, the checkout is not on the path, and this folder would shadow libraries
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from examples.terminal import run
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadImage, InputMissing, T4SAError
+from t4sa_data.errors import BadImage, InputMissing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 """Files of a folder that are taken for pictures."""
@@ -163,8 +164,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except T4SAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -115,3 +115,11 @@ def test_the_script_from_another_folder(model: Path, pictures: Path, tmp_path: P
     assert len(done.stdout.splitlines()) == 1 + len(list(pictures.rglob("*.jpg")))
     assert (empty.returncode, empty.stdout) == (2, "")
     assert empty.stderr.startswith("error: no pictures")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+def test_a_reader_that_leaves_is_no_mistake() -> None:
+    code = "from examples.terminal import run; run(lambda: [print('x' * 99) for _ in range(9999)])"
+    script = f'"{sys.executable}" -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{'x' * 99}\n0\n", "")

@@ -122,7 +122,13 @@ def load_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], where:
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in weights]
     if missing:
-        raise WeightsMismatch("weights of a network are missing", got=", ".join(missing), where=where)
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise WeightsMismatch(
+            "weights of a network are missing",
+            got=", ".join(missing[:4]) + more,
+            where=where,
+            hint="Does the file belong to this deploy file, or to --model?",
+        )
     for name, value in wanted.items():
         if value.shape != weights[name].shape:
             raise WeightsMismatch(

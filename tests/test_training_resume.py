@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import re
 import shutil
@@ -13,12 +15,18 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("tyro")
+import torch
 
-from examples.errors import RunError
+from examples.caffe import prototxt
+from examples.caffe.net import net_of
+from examples.errors import ModelFileError, RunError
+from examples.models import build, default_input
+from examples.models.folder import Model, load_model, save_model
 from examples.training import checkpoint
 from t4sa_data.errors import BadOption, StateMismatch
 
 # isort: split
+from tests.deaths import Points
 from tests.training_helpers import assert_loads, digest_of, end, rows_of, run_of, start, state_of, words
 
 STEPS = ("--max-steps", 10, "--checkpoint-every", 5)
@@ -226,8 +234,6 @@ def test_nothing_to_go_on_with(releases: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(releases: Path, straight: Path, tmp_path: Path) -> None:
-    from examples.errors import ModelFileError
-
     out = Path(shutil.copytree(straight, tmp_path / "out"))
     weights = next((out / checkpoint.LAST).glob("model-*.safetensors"))
     data = bytearray(weights.read_bytes())
@@ -235,3 +241,50 @@ def test_a_damaged_checkpoint_is_named(releases: Path, straight: Path, tmp_path:
     weights.write_bytes(data)
     with pytest.raises(ModelFileError, match="other sha256"), run_of(*words(releases, out, *STEPS)):
         pass
+
+
+class Died(Exception):
+    """In place of a process."""
+
+
+def model_of(seed: int, mean: float) -> Model:
+    torch.manual_seed(seed)
+    network, given = build("smoke", width=0.25), default_input("smoke")
+    text = prototxt.write(net_of(network.layers))  # type: ignore[arg-type, attr-defined]
+    image = torch.full((3, 72, 72), mean)
+    return Model(network=network, architecture="caffe", input=given, deploy=text + f"# {seed}\n", mean_image=image)
+
+
+def die_of(_number: int) -> None:
+    raise Died
+
+
+def test_a_model_folder_is_the_old_model_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written again under the same name, as a GPU's run does that is killed and does a step once more."""
+    old, new = model_of(1, 100.0), model_of(2, 110.0)
+    seen = []
+    for number in range(100):
+        folder = tmp_path / str(number)
+        save_model(folder, old)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", os.replace)
+            patch.setattr(os, "unlink", os.unlink)
+            points = Points(number, "after", die_of)
+            with contextlib.suppress(Died):
+                save_model(folder, new)
+        found = load_model(folder)
+        assert found.mean_image is not None and found.deploy is not None
+        which = found.deploy[-2]
+        weights = {"1": old, "2": new}[which].network.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in found.network.state_dict().items())
+        assert found.mean_image[0, 0, 0] == {"1": 100.0, "2": 110.0}[which]
+        seen.append(which)
+        if points.count <= number:
+            break
+    assert "1" in seen and seen[-1] == "2" and len(seen) > 6
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".prototxt", ".safetensors"}
+    assert len(list(folder.iterdir())) == 4, "the old one's files are gone"
+    deploy = next(folder.glob("*.prototxt"))
+    deploy.write_text(deploy.read_text().replace("0.75", "0.5"))
+    with pytest.raises(ModelFileError, match="other sha256"):
+        load_model(folder)

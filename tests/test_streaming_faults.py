@@ -23,7 +23,7 @@ pytest.importorskip("torch")
 from t4sa_data import stream
 from t4sa_data.errors import BadImage, ChecksumMismatch, LoaderStalled, ShardError, T4SAError, WorkerDied
 from t4sa_data.reading import open_release
-from t4sa_data.streaming import engine
+from t4sa_data.streaming import engine, options
 from t4sa_data.testing import make_release
 from tests.streaming_helpers import FailsAt, HangsUntil, children, halved, keys_of, nothing_left
 
@@ -122,7 +122,7 @@ def test_a_shard_that_is_cut(path: Path) -> None:
 
 
 def test_a_shard_that_is_cut_while_it_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "CHUNKS_AHEAD", 1)
+    monkeypatch.setattr(options, "CHUNKS_AHEAD", 1)
     loader = loader_of(path, batch_size=1, workers=1, decode=None)
     with nothing_left():
         iterator = iter(loader)

@@ -27,12 +27,10 @@ from t4sa_data.errors import BadOption, StateMismatch
 
 # isort: split
 from tests.deaths import Points
-from tests.training_helpers import assert_loads, digest_of, end, rows_of, run_of, start, state_of, words
+from tests.training_helpers import IN_REPORT, assert_loads, digest_of, end, rows_of, run_of, start, state_of, words
 
 STEPS = ("--max-steps", 10, "--checkpoint-every", 5)
 KILLED = -9
-POINTS = 3
-"""Of deaths at renames and removals in the fast suite."""
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +123,12 @@ def test_a_finished_run_has_nothing_to_do_until_there_are_more_steps(
     assert end(start(["--resume", "--out", str(out)], log)) == 0
     assert "Nothing to do: 10 steps are done." in log.read_text()
     assert digest_of(out) == before
-    assert end(start(["--resume", "--out", str(out), "--max-steps", "11"], log, kill_at=10)) == KILLED
+    assert end(start(["--resume", "--out", str(out), "--max-steps", "11"], log, kill_at=IN_REPORT)) == KILLED
+    report = (out / "report.md").read_text()
     assert end(start(["--resume", "--out", str(out), "--max-steps", "11"], log)) == 0
     assert rows_of(out)[:10] == rows_of(straight) and len(rows_of(out)) == 11
+    assert "10 steps of 8 pictures" in report
+    assert "11 steps of 8 pictures" in (out / "report.md").read_text()
     saved = checkpoint.read_checkpoint(out)
     assert saved is not None and saved[checkpoint.KEY]["is_finished"]
 
@@ -188,7 +189,7 @@ def test_death_while_a_checkpoint_is_written(releases: Path, tmp_path: Path, sha
     num = count_points(releases, tmp_path / "counted")
     expected = digest_of(tmp_path / "counted" / "out")
     every = [(number, side) for number in range(num) for side in ("before", "after")]
-    some = every if share == 2 else every[2 :: len(every) // POINTS]
+    some = every if share == 2 else [(number, "before") for number in (num // 4, num // 3, num // 2)]
     assert len(every) > 20
     for number, side in some:
         die_at(releases, tmp_path / f"{number}-{side}", (number, side), expected)

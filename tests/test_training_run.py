@@ -24,8 +24,10 @@ from examples.models import layers_of
 from examples.models.folder import load_model
 from examples.models.graph import Net
 from examples.training import checkpoint, journal, report
+from examples.training.command import parse
 from examples.training.config import load_recipe
 from examples.training.data import confusion_and_loss
+from examples.training.machine import Machine
 from t4sa_data.catalog import CLASSES
 from t4sa_data.reading import open_release
 from t4sa_data.testing import make_release
@@ -333,9 +335,13 @@ def test_options_train(
 def test_precision_may_change_when_a_run_goes_on(releases: Path, tmp_path: Path) -> None:
     typed = words(releases, tmp_path)
     assert train.main([*typed, "--max-steps", "2", "--amp", "bf16"]) == 0
+    command = parse("", typed)
+    assert command is not None
+    older = Machine(device=torch.device("cpu"), amp="fp16", reason="")  # as on a GPU without bf16: it scales its losses
+    assert train.Run(command.config, older).scaler.is_enabled()
     assert train.main([*typed, "--max-steps", "3"]) == 0
     commands = json.loads((tmp_path / "run.json").read_text())["commands"]
-    assert len(commands) == 2 and "--amp bf16" in commands[0] and "--amp" not in commands[1]
+    assert len(commands) == 3 and "--amp bf16" in commands[0] and "--amp" not in commands[2]
 
 
 @pytest.mark.usefixtures("plain")

@@ -28,6 +28,7 @@ from tests.deaths import Points
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120
+IN_REPORT = -2
 PRELOAD = ("tests.evaluation_rank", "torch._dynamo", "pandas", "scipy.stats", "torchcodec.decoders", "torchvision.io")
 """What a run imports late: seconds for each process that is not forked from one that has it."""
 SMALL = ("--recipe", "smoke", "--device", "cpu", "--workers", "1", "--batch-size", "4", "--accumulate", "2")
@@ -82,6 +83,8 @@ def _child(
         step(self, batch, waited)
 
     train.Run.train_step = watched  # type: ignore[method-assign]
+    if kill_at == IN_REPORT:
+        report.finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
     points = Points(*point) if point is not None else None
     code = train.main(typed)
     if points is not None:
@@ -105,7 +108,7 @@ def start(
         typed: the command line.
         log: gets what it prints.
         env: of the process: its rank.
-        kill_at: steps done when it kills itself; -1: it does not.
+        kill_at: steps done when it kills itself; -1: it does not; `IN_REPORT`: after all of them.
         point: rename or removal at which it does, see `Points`.
         keys_to: beginning of the files that get the keys of each step, by rank.
     """

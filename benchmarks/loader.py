@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="words of the names of contestants, `limit` too")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--chart", type=Path, help="draw the figures there (PNG; needs matplotlib)")
-    parser.add_argument("--gpu", action="store_true", help="training steps and GPU decoding instead")
+    parser.add_argument("--gpu", action="store_true", help="decoding on the CPU beside decoding on the GPU instead")
     chosen = parser.parse_args()
     if chosen.gpu:
         import loader_gpu

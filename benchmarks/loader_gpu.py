@@ -1,5 +1,5 @@
-"""Does the loader keep a GPU busy? Training steps from shards beside the same steps on a batch that stays on the
-device, and `decode="cpu"` beside `decode="cuda"`. Called by `loader.py --gpu`."""
+"""What does decoding on the GPU bring? `decode="cpu"` beside `decode="cuda"`. Called by `loader.py --gpu`; how busy the
+loader keeps a GPU is the question of `train.py`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import common
 import loader_input
 
 BATCH, STEPS, WARM = 128, 60, 10
-NETS = ("alexnet", "vgg19")
-GOAL = 0.95
 
 
 def main(chosen: argparse.Namespace) -> None:
@@ -31,12 +29,10 @@ def main(chosen: argparse.Namespace) -> None:
         images, line = common.photo_images(num, chosen.photos)
         loader_input.make_release(Path(name), images, num)
         folder = Path(name) / "release" / "t4sa-wds"
-        steps = [row for net in NETS for row in _training(folder, net, chosen.rounds)]
         decoding = [_decoding(folder, decode, chosen.rounds) for decode in ("cpu", "cuda")]
     print(f"Command: `python benchmarks/loader.py --gpu`\n\n{machine} {torch.cuda.get_device_name()}.")
     print(f"Input: {line}; batches of {BATCH}, {STEPS} steps; {chosen.rounds} rounds.\n")
-    print(common.markdown_table(["training (bfloat16)", "images/s", "of the steps alone"], steps))
-    print("\n" + common.markdown_table(["decoding to the device", "images/s"], decoding))
+    print(common.markdown_table(["decoding to the device", "images/s"], decoding))
 
 
 def _batches(folder: Path, decode: str = "cpu") -> Iterable[Any]:
@@ -63,33 +59,6 @@ def _rate(step: Callable[[Any], None], batches: Iterable[Any]) -> float:
             break
     torch.cuda.synchronize()
     return STEPS * BATCH / (time.perf_counter() - start)
-
-
-def _training(folder: Path, net: str, rounds: int) -> list[list[str]]:
-    """Rows of one network: from a batch that stays, and from shards."""
-    import torch
-    import torchvision
-
-    model = getattr(torchvision.models, net)(num_classes=3).cuda().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-    def step(batch: Any) -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = torch.nn.functional.cross_entropy(model(batch["image"]), batch["label"])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    kept = next(iter(_batches(folder)))
-    alone, streamed = [], []
-    for _ in range(rounds):
-        alone.append(_rate(step, (kept for _ in range(WARM + STEPS))))
-        streamed.append(_rate(step, _batches(folder)))
-    shares = [b / a for a, b in zip(alone, streamed, strict=True)]
-    return [
-        [f"{net}, one batch on the device", common.spread(alone, 0), "1"],
-        [f"{net}, from shards", common.spread(streamed, 0), common.spread(shares)],
-    ]
 
 
 def _decoding(folder: Path, decode: str, rounds: int) -> list[str]:

@@ -358,3 +358,17 @@ def test_rows_that_were_cut_off(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kind": "tra')
     assert journal.read_metrics(tmp_path) == rows
     assert journal.read_metrics(tmp_path, until=2) == rows[:2]
+
+
+@pytest.mark.usefixtures("plain")
+def test_steps_are_taken_in_training_mode(releases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a look at the other split: with dropout; and the files' network is the trained one."""
+    step, modes = train.Run.train_step, []
+
+    def watched(self: train.Run, batch: dict[str, Any], waited: float) -> None:
+        modes.append(all(module.training for module in self.model.network.modules()))
+        step(self, batch, waited)
+
+    monkeypatch.setattr(train.Run, "train_step", watched)
+    assert train.main(words(releases, tmp_path, "--max-steps", 9)) == 0
+    assert modes == [True] * 9 and len(rows_of(tmp_path, "val")) == 2

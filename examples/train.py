@@ -13,6 +13,7 @@ Shapes: B pictures of this process, C channels (3), H height, W width, S side of
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from typing import Any
 
 if not __package__:  # as a script, the checkout is not on the path, and this folder would shadow libraries
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+# OpenMP's threads spin while they wait: two runs on the same cores would each be ten times slower. Read at its start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from torch import nn
@@ -32,6 +35,7 @@ from examples.errors import RunError
 from examples.models import build, default_input, frozen_by_ft_f, head_of
 from examples.models.dropout import set_rows
 from examples.models.folder import Model, save_model
+from examples.terminal import run
 from examples.training import checkpoint, data, initial, report
 from examples.training.checkpoint import BEST, Progress
 from examples.training.command import CONFIG_NAME, parse
@@ -163,7 +167,8 @@ class Run:
             f"run        {config.out}; to go on after a stop: {resume_command(config)}",
         ]
         if self.progress.step:
-            lines.append(f"going on   at step {self.progress.step:,}, best accuracy {self.progress.best_accuracy:.2%}")
+            best = f", best accuracy {self.progress.best_accuracy:.2%}" if self.progress.best_step else ""
+            lines.append(f"going on   at step {self.progress.step:,}{best}")
         print("\n".join(lines), flush=True)
 
     def train(self) -> dict[str, Any]:
@@ -313,4 +318,4 @@ class Run:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

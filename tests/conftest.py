@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
+# Before torch is imported: OpenMP's threads spin while they wait, and the suite runs several processes a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from t4sa_data import release
 from t4sa_data.miniature import make_samples
 from t4sa_data.testing import OfficialArchive, make_official_archive, make_release

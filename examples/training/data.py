@@ -19,8 +19,8 @@ from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, ShardError
 from t4sa_data.reading import open_release
 from t4sa_data.reading.local import LocalRelease
-from t4sa_data.streaming.options import parse_workers
 from t4sa_data.streaming.images import Augment
+from t4sa_data.streaming.options import parse_workers
 
 
 def require_learnable(config: Config) -> None:

@@ -1,8 +1,9 @@
 """Streaming: `stream` gives batches of tensors from a release, wherever it lies, in an order that is arithmetic.
 
 The way of a sample: `reading` finds the release, `selection` (with `where`, `labels`, `weights`) chooses rows of its
-sample table, `plan` orders them, `engine` hands them out, `work` checks and decodes, `images` and `placing` know pixels,
-`loader` gives the batches, `device` (with `feeding` and `apart`) brings them to a GPU, `state` says where an epoch is.
+sample table, `plan` orders them, `engine` hands them out, `work` checks and decodes, `images` and `placing` know
+pixels, `loader` gives the batches, `device` (with `feeding`, `apart`) brings them to a GPU, `state` says where an epoch
+is.
 """
 
 from __future__ import annotations

@@ -21,12 +21,13 @@ from examples.caffe.net import blob_of, net_of
 from examples.errors import UnsupportedLayer
 from examples.models.folder import Model
 from examples.models.graph import IGNORED, Layer, Net
+from t4sa_data.catalog import TRAINING
 from t4sa_data.files import atomic_file
 
-BATCH_SIZE, ACCUMULATION, LEARNING_RATE, NUM_EPOCHS = 32, 2, 1e-3, 15
-"""Of the solver that is written: the paper's, as far as they are known (`catalog.TRAINING`)."""
-EPOCH_ITERATIONS = 5760
-"""Training pictures of B-T4SA by batches of 64, rounded up."""
+BATCH_SIZE, ACCUMULATION, LEARNING_RATE, NUM_EPOCHS, EPOCH_ITERATIONS = (
+    TRAINING[name].value for name in ("batch_size", "accumulation", "learning_rate", "epochs", "iterations_per_epoch")
+)
+"""Of the solver that is written: the paper's, as far as they are known."""
 _SOLVER_NOTE = "# Settings of the T4SA paper as far as they are known, no record of how this net was trained.\n"
 _GZIP_LEVEL = 1
 """Weights are noise: level 9 saves nothing and takes ten times as long."""

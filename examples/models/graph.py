@@ -92,6 +92,8 @@ class Net(nn.Module):
             if layer.kind not in IGNORED:
                 self._add(layer, read_later[place])
         self.output_blob = self._find_output()
+        self.done = _done(self.steps)
+        """Of each step, the blobs that no later one reads or writes."""
 
     def _add(self, layer: Layer, read_later: frozenset[str]) -> None:
         """One more step."""
@@ -149,20 +151,23 @@ class Net(nn.Module):
         """
         if blob not in self.shapes and blob not in self.softmaxes:
             raise ModelFileError("no such blob", expected=", ".join([*self.shapes, *self.softmaxes]), got=blob)
-        value = self._run(x)[self.softmaxes.get(blob, blob)]
+        value = self._run(x, self.softmaxes.get(blob, blob))
         return value.float().softmax(1) if blob in self.softmaxes else value
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The logits of x_B3SS; [B, K], or [B, K, H, W] where a fully convolutional net is given larger pictures."""
-        logits = self._run(x)[self.output_blob]
+        logits = self._run(x, self.output_blob)
         return logits.flatten(1) if logits.dim() > 2 and logits.shape[2:].numel() == 1 else logits
 
-    def _run(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """All blobs."""
+    def _run(self, x: torch.Tensor, wanted: str) -> torch.Tensor:
+        """A blob at the end of the net; the others are given back after they were read for the last time."""
         blobs = {self.input_blob: x}
-        for name, bottoms, top in self.steps:
+        for (name, bottoms, top), done in zip(self.steps, self.done, strict=True):
             blobs[top] = self._modules[name](*(blobs[blob] for blob in bottoms))
-        return blobs
+            for blob in done:
+                if blob != wanted:
+                    del blobs[blob]
+        return blobs[wanted]
 
 
 class Linear(nn.Linear):
@@ -193,6 +198,16 @@ def _reads(layers: Sequence[Layer]) -> list[frozenset[str]]:
         if layer.kind not in IGNORED:
             seen |= frozenset(layer.bottoms)
     return after[::-1]
+
+
+def _done(steps: Sequence[tuple[str, tuple[str, ...], str]]) -> list[tuple[str, ...]]:
+    """For each step the blobs that it touches last.
+
+    >>> _done([("conv", ("data",), "a"), ("relu", ("a",), "a"), ("pool", ("a",), "b")])
+    [('data',), (), ('a', 'b')]
+    """
+    last = {blob: i for i, (_, bottoms, top) in enumerate(steps) for blob in (*bottoms, top)}
+    return [tuple(blob for blob, at in last.items() if at == i) for i in range(len(steps))]
 
 
 def make_module(layer: Layer, shapes: Sequence[Shape]) -> tuple[nn.Module, Shape]:

@@ -274,5 +274,42 @@ class HubUnreachable(HubError):
     """No connection to the Hub, or offline mode, and nothing of it in the cache."""
 
 
+class HubConflict(HubError):
+    """Somebody else changed the repository at the same time."""
+
+
+class HubRefused(HubError):
+    """The Hub does not take a request as it is (a card that is not valid, an unknown user, a quota)."""
+
+
+class OpenDoor(HubError):
+    """A repository that everybody can read without asking, where a gate must be."""
+
+
+class VersionTaken(HubError):
+    """A version that is published with other bytes, was withdrawn, or is lower than the current one: tags never move."""
+
+
+class UnknownRequest(HubError):
+    """No access request of that user, or none in that state."""
+
+
+# Publishing.
+class RightsError(T4SAError):
+    """`rights.toml` is missing, incomplete, or does not cover what the release holds."""
+
+
+class FormError(T4SAError):
+    """A form of the gate that lacks a part, or has one that the Hub does not know."""
+
+
+class CheckFailed(ReleaseError):
+    """A release with faults, where only a whole one can be used."""
+
+
+class ScreenHit(T4SAError):
+    """The safety screen found images that must not be published; their keys are listed, not their bytes."""
+
+
 class MissingDependency(T4SAError, ImportError):
     """An optional package is needed; the hint is the line that installs it."""

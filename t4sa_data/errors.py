@@ -287,7 +287,7 @@ class OpenDoor(HubError):
 
 
 class VersionTaken(HubError):
-    """A version that is published with other bytes, was withdrawn, or is lower than the current one: tags never move."""
+    """A version that is published with other bytes, withdrawn, or lower than the current one: tags never move."""
 
 
 class UnknownRequest(HubError):

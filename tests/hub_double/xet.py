@@ -1,0 +1,93 @@
+"""Xet without a store of its own: the real client writes chunks and indexes into a folder (`local://`).
+
+An undocumented switch of hf_xet; a test that needs it asks `works()` first. Layout of an index (shard): a header of 48
+bytes, then per file a header of 48, an entry of 48 per segment, as many again when bit 31 of the flags is set, and 48
+with the sha256 when bit 30 is; a name of 32 bytes of ones ends the files.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+from tests.hub_double.calls import Answer, Call, Refused, as_json
+from tests.hub_double.state import Repo, State, Stored
+
+LIFETIME = 3600
+"""Seconds that a token for the store is good for."""
+
+
+def works() -> bool:
+    """Whether the client here can speak to a store in a folder."""
+    return importlib.util.find_spec("hf_xet") is not None
+
+
+def cas_url(state: State) -> str:
+    return f"local://{state.cas}"
+
+
+def headers(state: State, repo: str, oid: str, name: str) -> dict[str, str]:
+    """What a large file's redirect says beside the URL: its name in the store and where tokens are given out."""
+    token = f'<{state.url}/api/{repo}/xet-read-token/{oid}>; rel="xet-auth"'
+    plan = f'<{cas_url(state)}/v1/reconstructions/{name}>; rel="xet-reconstruction-info"'
+    return {"X-Xet-Hash": name, "Link": f"{token}, {plan}"}
+
+
+def token(state: State, call: Call, kind: str, name: str, right: str, revision: str | None = None) -> Answer:
+    from tests.hub_double.routes_repo import find
+
+    if state.cas is None:
+        raise Refused(404, None, "Xet is not enabled")
+    find(state, call, kind, name, write=right == "write", content=right == "read")
+    expires, said = int(time.time()) + LIFETIME, f"xet_{right}_{len(name)}"
+    answer = as_json({"accessToken": said, "exp": expires, "casUrl": cas_url(state)})
+    answer.headers.update(
+        {"X-Xet-Cas-Url": cas_url(state), "X-Xet-Access-Token": said, "X-Xet-Token-Expiration": str(expires)}
+    )
+    return answer
+
+
+def ingested(state: State, repo: Repo, oid: str) -> Stored | None:
+    """A large file that the client has put into the store, by sha256; None: it is not there."""
+    if state.cas is None:
+        return None
+    for index in sorted(state.cas.rglob("*.mdb")):
+        for sha256, name, size in parse_index(index.read_bytes()):
+            if sha256 == oid:
+                return Stored(size=size, xet=name, pushed=repo.date())
+    return None
+
+
+def parse_index(data: bytes) -> list[tuple[str, str, int]]:
+    """Files of an index: sha256, name in the store, bytes."""
+    found, at = [], 48
+    while at + 48 <= len(data):
+        name, flags, segments, _ = struct.unpack("<32sIIQ", data[at : at + 48])
+        at += 48
+        if name == b"\xff" * 32:
+            break
+        entries = [struct.unpack("<32sIIII", data[at + 48 * i : at + 48 * i + 48]) for i in range(segments)]
+        at += 48 * segments * (2 if flags & 1 << 31 else 1)
+        if flags & 1 << 30:
+            found.append((_hex(data[at : at + 32]), _hex(name), sum(entry[2] for entry in entries)))
+            at += 48
+    return found
+
+
+def _hex(name: bytes) -> str:
+    """Xet's way of writing a hash: four little-endian numbers of 64 bits."""
+    return "".join(f"{number:016x}" for number in struct.unpack("<4Q", name))
+
+
+def read(state: State, stored: Stored) -> bytes:
+    """A large file's bytes, put together by the client's own library."""
+    import hf_xet
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        with hf_xet.XetSession().new_file_download_group(endpoint=cas_url(state)) as group:
+            group.start_download_file(hf_xet.XetFileInfo(stored.xet, stored.size), str(path))
+        return path.read_bytes()

@@ -270,6 +270,23 @@ class UnknownRevision(HubError):
     """The repository has no such branch, tag or commit."""
 
 
+class ReleaseWithdrawn(HubError):
+    """The release was withdrawn; `successor` is the tag that takes its place, or None."""
+
+    def __init__(self, what: str, *, successor: str | None = None, **where: object) -> None:
+        super().__init__(what, **where)  # type: ignore[arg-type]
+        self.successor = successor
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_withdrawn, (self.what, self.successor, self.expected, self.got, self.where, self.hint)
+
+
+def _rebuild_withdrawn(
+    what: str, successor: str | None, expected: object, got: object, where: object, hint: str | None
+) -> ReleaseWithdrawn:
+    return ReleaseWithdrawn(what, successor=successor, expected=expected, got=got, where=where, hint=hint)
+
+
 class HubUnreachable(HubError):
     """No connection to the Hub, or offline mode, and nothing of it in the cache."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 
 from t4sa_data import release
 from t4sa_data.miniature import make_samples
+from t4sa_data.releases_file import ReleaseEntry, Releases, Removals, parse_releases
 from t4sa_data.testing.releases import record_table
 
 from tests.hub_double import Hub, Repository  # isort: skip
@@ -216,3 +219,125 @@ print(json.dumps(outcome(split="validation")))
 
 
 SHORT = 'print(json.dumps(outcome(split="test")))'
+
+
+def _releases_json(published: Path, *, v1: str = "withdrawn") -> bytes:
+    """Two releases; both with the content of the one that is there, `v1.0.1` the current one."""
+    data = (published / "manifest.json").read_bytes()
+    digests = {name: layer["content_digest"] for name, layer in json.loads(data)["layers"].items()}
+    first = ReleaseEntry(
+        content_digest=dict.fromkeys(digests, "0" * 64),
+        date="2026-01-01",
+        state=v1,
+        successor="v1.0.1",
+        reason="an image had to go" if v1 == "withdrawn" else None,
+    )
+    second = ReleaseEntry(
+        content_digest=digests,
+        date="2026-02-01",
+        state="current",
+        manifest_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    removals = Removals(count=2, hmac=("0" * 64, "1" * 64), updated="2026-02-01")
+    return Releases(current="v1.0.1", releases={"v1.0.0": first, "v1.0.1": second}, removals=removals).to_json()
+
+
+def _beside(published: Path, folder: Path, releases: bytes) -> Path:
+    """The same release with a `releases.json`."""
+    shutil.copytree(published, folder)
+    (folder / "releases.json").write_bytes(releases)
+    return folder
+
+
+def test_a_withdrawn_release_names_its_successor(published: Path, tmp_path: Path) -> None:
+    folder = _beside(published, tmp_path / "repository", _releases_json(published))
+    tags = ("main", "v1.0.0", "v1.0.1")
+    with Hub({"someone/t4sa": Repository(folder, revisions=tags)}) as hub:
+        script = """
+for revision in ("v1.0.0", None, "v1", "main", "v9", "0" * 40):
+    print(json.dumps(outcome(split="test", revision=revision, columns=["key"])))
+"""
+        (pinned, default, line, main, nothing, gone), _ = run_client(hub, tmp_path, script)
+        script = 'print(json.dumps(outcome(split="test", revision="v1.0.0")))\n' + SHORT
+        (again, cached), _ = run_client(hub, tmp_path, script, HF_HUB_OFFLINE="1")
+    for outcome in (pinned, again):
+        assert outcome["error"] == "ReleaseWithdrawn"
+        assert 'revision="v1.0.1"' in outcome["message"] and "an image had to go" in outcome["message"]
+    assert len(default["rows"]) == 3 and default["rows"] == line["rows"] == main["rows"]
+    assert [row["key"] for row in default["rows"]] == [row["key"] for row in cached["rows"]]
+    assert nothing["error"] == gone["error"] == "UnknownRevision"
+    assert "v1.0.1" in nothing["message"] and "v1.0.0" not in nothing["message"]
+
+
+def test_access_that_was_taken_back_is_said_though_a_copy_is_cached(published: Path, tmp_path: Path) -> None:
+    folder = _beside(published, tmp_path / "repository", _releases_json(published, v1="superseded"))
+    repository = Repository(folder, revisions=("main", "v1.0.0", "v1.0.1"), allowed=frozenset({TOKEN}))
+    with Hub({"someone/t4sa": repository}, tokens=frozenset({TOKEN, STRANGER})) as hub:
+        (before,), _ = run_client(hub, tmp_path, SHORT, HF_TOKEN=TOKEN)
+        repository.allowed = frozenset()
+        script = f"""
+print(json.dumps(outcome(split="test")))
+print(json.dumps(outcome(split="test", revision={repository.commit!r})))
+print(json.dumps(outcome(split="test", token=False)))
+print(json.dumps(outcome(split="test", token="hf_not_a_token_at_all")))
+"""
+        (after, pinned, anonymous, wrong), output = run_client(hub, tmp_path, script, HF_TOKEN=TOKEN)
+    assert len(before["rows"]) == 3
+    for outcome in (after, pinned):
+        assert outcome["error"] == "HubAccessError"
+        assert "any more" in outcome["message"] and "cache" in outcome["message"]
+    assert f"{hub.url}/datasets/someone/t4sa" in after["message"]
+    assert "not logged in" in anonymous["message"] and "does not take your token" in wrong["message"]
+    assert TOKEN not in output
+
+
+def test_a_newer_removal_list_is_told_once(published: Path, tmp_path: Path) -> None:
+    releases = parse_releases(_releases_json(published, v1="superseded"), "")
+    old, new = releases.releases["v1.0.0"], releases.releases["v1.0.1"]
+    swapped = replace(
+        releases,
+        releases={
+            "v1.0.0": replace(new, state="superseded", successor="v1.0.1", date="2026-01-01"),
+            "v1.0.1": replace(old, state="current", successor=None, date="2026-02-01"),
+        },
+    )
+    folder = _beside(published, tmp_path / "repository", swapped.to_json())
+    with Hub({"someone/t4sa": Repository(folder, revisions=("main", "v1.0.0", "v1.0.1"))}) as hub:
+        script = f"""
+import warnings
+def told(**asked):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        outcome(split="test", columns=["key"], **asked)
+    print(json.dumps({{"said": [str(w.message) for w in said if "removed" in str(w.message)]}}))
+told(revision="v1.0.0")
+told(revision="v1.0.0")
+told(path={str(published)!r})
+told(path={str(published)!r})
+"""
+        (first, again, local, once), _ = run_client(hub, tmp_path, script)
+    assert len(first["said"]) == len(local["said"]) == 1 and not again["said"] and not once["said"]
+    assert "2 sample(s)" in first["said"][0] and "t4sa removals DIR" in local["said"][0]
+
+
+def test_what_the_hub_says_of_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting and rejected are told apart by the Hub's own words."""
+    from types import SimpleNamespace
+
+    from huggingface_hub.errors import GatedRepoError
+
+    from t4sa_data.errors import HubAccessError
+    from t4sa_data.loading.hub_errors import explain_hub_errors
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    words = {
+        "Your request to access dataset o/n is awaiting a review from the repo authors.": "waits",
+        "Your request to access dataset o/n has been rejected by the repo's authors.": "rejected",
+        "Access to dataset o/n is restricted and you are not in the authorized list.": "(yet)",
+    }
+    for said, expected in words.items():
+        error = GatedRepoError.__new__(GatedRepoError)
+        error.response = SimpleNamespace(status_code=403, headers={"X-Error-Message": said})
+        with pytest.raises(HubAccessError, match=r"request|access") as caught, explain_hub_errors("o/n", "v1"):
+            raise error
+        assert expected in caught.value.what

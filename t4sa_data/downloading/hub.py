@@ -17,7 +17,9 @@ from t4sa_data.downloading import locked
 from t4sa_data.downloading.listing import free_bytes
 from t4sa_data.errors import ChecksumMismatch, DiskSpaceError, ForeignFiles, HubUnreachable
 from t4sa_data.files import explain_os_errors, sha256_file, write_bytes
-from t4sa_data.loading.hub import cached_file, explain_hub_errors, fetch_manifest
+from t4sa_data.loading.hub import cached_file, fetch_manifest
+from t4sa_data.loading.hub_errors import explain_hub_errors
+from t4sa_data.loading.published import look_up
 from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, Manifest
 from t4sa_data.summary import size
 
@@ -64,6 +66,7 @@ def download_release(
 
     Raises:
         NotPublished, HubAccessError, UnknownRevision, HubUnreachable: the Hub gives no release.
+        ReleaseWithdrawn: it was withdrawn; names the successor.
         ReleaseNotFound: the repository is there, without a manifest.
         UnknownConfig, ConfigUnavailable: no such config or split, or not in this release.
         ForeignFiles: the folder holds another release, or files that are of none.
@@ -72,10 +75,11 @@ def download_release(
     """
     home = Path(to) if to is not None else places.home()
     folder, repo_id = home / FOLDERS["parquet"], places.repository()
-    revision = revision or places.revision()
-    with explain_hub_errors(repo_id, revision):
-        manifest, commit = fetch_manifest(repo_id, revision)
+    published = look_up(repo_id, revision or places.revision())
+    with published.explaining(), explain_hub_errors(repo_id, published.revision):
+        manifest, commit = fetch_manifest(repo_id, published.revision)
         written = Path(str(cached_file(repo_id, commit, MANIFEST_NAME))).read_bytes()
+        published.check(manifest, written)
         wanted = _wanted(manifest, config, split)
         with locked(home):
             has_manifest = _guard(folder, manifest, written)

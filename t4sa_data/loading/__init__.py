@@ -13,6 +13,7 @@ from typing import Any
 from t4sa_data import catalog, places
 from t4sa_data.loading import local
 from t4sa_data.loading.failures import explain_generation_errors
+from t4sa_data.loading.published import tell_of_local
 from t4sa_data.loading.registering import original, register, unregister
 from t4sa_data.loading.request import Request, check_columns, known_config, wanted_splits
 
@@ -65,6 +66,7 @@ def load_dataset(
         DiskSpaceError: not streaming, and less free disk than needed (`T4SA_SKIP_DISK_CHECK=1` skips that).
         ReleaseNotFound, ManifestError, ReleaseError: a folder that is not what it should be.
         NotPublished, HubAccessError, UnknownRevision, HubUnreachable: there is no local release, and the Hub gave none.
+        ReleaseWithdrawn: the Hub's release was withdrawn, whatever the cache holds; names the successor.
     """
     path = os.fspath(path)
     aliased = path in places.ALIASES
@@ -95,4 +97,5 @@ def load_dataset(
 
             return hub.load(request, path, revision or places.revision())
         assert place.path is not None
+        tell_of_local(place.manifest)
         return local.load(request, place.manifest, place.path)

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from t4sa_data import places
-from t4sa_data.errors import (
-    ChecksumMismatch,
-    ConfigUnavailable,
-    HubAccessError,
-    HubUnreachable,
-    NotPublished,
-    ReleaseNotFound,
-    T4SAError,
-    UnknownRevision,
-)
+from t4sa_data.errors import ChecksumMismatch, ConfigUnavailable, HubUnreachable
 from t4sa_data.files import sha256_file
 from t4sa_data.loading.disk import check_disk
-from t4sa_data.loading.failures import causes
+from t4sa_data.loading.hub_errors import explain_hub_errors
 from t4sa_data.loading.local import check_file, literal, load_parquet
+from t4sa_data.loading.published import look_up
 from t4sa_data.loading.request import Request, shards_of
 from t4sa_data.manifest import MANIFEST_NAME, FileEntry, Manifest, load_manifest
-
-_LOCAL_WAYS = (
-    "With the official site's user name and password, `t4sa get` downloads the files and builds a release of them (of "
-    "files that are here: `t4sa prepare RAW`). Or set T4SA_HOME to the folder that holds a release (`t4sa where` shows "
-    "what was looked at)"
-)
 
 
 def load(request: Request, path: str, revision: str) -> Any:
@@ -43,6 +28,7 @@ def load(request: Request, path: str, revision: str) -> Any:
 
     Raises:
         NotPublished, HubAccessError, UnknownRevision, HubUnreachable: the Hub gives no release.
+        ReleaseWithdrawn: it was withdrawn, whatever the cache holds; names the successor.
         ReleaseNotFound: the repository is there, without a manifest.
         UnknownConfig, ConfigUnavailable, DiskSpaceError: as `loading.load_dataset`.
     """
@@ -53,8 +39,10 @@ def load(request: Request, path: str, revision: str) -> Any:
             where="; ".join(f"{place.path}: {place.what}" for place in places.candidates(path) if place.path),
             hint='load_dataset("t4sa") reads the same rows from the Hub; or build the tars: `t4sa prepare RAW`.',
         )
-    with explain_hub_errors(repo_id, revision):
-        manifest, commit = fetch_manifest(repo_id, revision, request.token)
+    published = look_up(repo_id, revision, request.token)
+    with published.explaining(), explain_hub_errors(repo_id, published.revision):
+        manifest, commit = fetch_manifest(repo_id, published.revision, request.token)
+        published.check(manifest, Path(str(cached_file(repo_id, commit, MANIFEST_NAME))).read_bytes())
         shards = shards_of(request, manifest)
         entries = list({entry.name: entry for files in shards.values() for entry in files}.values())
         missing = [entry for entry in entries if cached_file(repo_id, commit, entry.name) is None]
@@ -143,97 +131,3 @@ def _verify(path: Path | None, entry: FileEntry) -> None:
             where=entry.name,
             hint="It was removed from the cache: load again. If that does not help, tell the maintainers.",
         )
-
-
-@contextmanager
-def explain_hub_errors(repo_id: str, revision: str) -> Iterator[None]:
-    """Turn what the Hub's client raises, or `datasets` wraps around it, into named errors; no token is ever printed.
-
-    Raises:
-        HubAccessError, NotPublished, UnknownRevision, HubUnreachable, ReleaseNotFound: see there.
-    """
-    try:
-        yield
-    except T4SAError:
-        raise
-    except Exception as error:
-        for cause in causes(error):
-            if (named := _named(cause, repo_id, revision)) is not None:
-                raise named from error
-        raise
-
-
-def _named(error: BaseException, repo_id: str, revision: str) -> T4SAError | None:
-    """The named error for one of the client's, or None."""
-    from huggingface_hub import errors as hub
-
-    where = f"hf://datasets/{repo_id}@{revision}"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    # From the most special class to the least: a gated repository is a missing one to the client's class tree.
-    if isinstance(error, hub.GatedRepoError) and status == 403:
-        return HubAccessError(
-            "your account has no access to this repository (yet)",
-            got="HTTP 403",
-            where=where,
-            hint="Ask for access on the dataset's page; if you did, wait for the maintainers' answer.",
-        )
-    if isinstance(error, hub.GatedRepoError):
-        return HubAccessError(
-            "this repository is gated, and you are not logged in",
-            got=f"HTTP {status}",
-            where=where,
-            hint="Ask for access on the dataset's page, then log in with `hf auth login` (or set HF_TOKEN).",
-        )
-    if isinstance(error, hub.RevisionNotFoundError):
-        return UnknownRevision(
-            "the repository has no such revision",
-            got=revision,
-            where=where,
-            hint="Leave revision= (and T4SA_REVISION) out for the release line of this package, or upgrade t4sa-data.",
-        )
-    if isinstance(error, hub.RepositoryNotFoundError):
-        return NotPublished(
-            "no release on this machine, and no repository on the Hub (not published, or private)",
-            where=where,
-            hint=f"{_LOCAL_WAYS}, or T4SA_NAMESPACE to the account that publishes it; if it is private, log in with "
-            "`hf auth login`.",
-        )
-    if isinstance(error, hub.LocalTokenNotFoundError):
-        return HubAccessError(
-            "a token was asked for, and there is none",
-            where=where,
-            hint="Log in with `hf auth login`, or set HF_TOKEN.",
-        )
-    if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled | ConnectionError):
-        return HubUnreachable(
-            "no release on this machine, and the Hub cannot be reached (or offline mode is on)",
-            got=type(error).__name__,
-            where=where,
-            hint=f"{_LOCAL_WAYS}, or connect and try again.",
-        )
-    if isinstance(error, hub.RemoteEntryNotFoundError):
-        return ReleaseNotFound(
-            "the repository holds no release", expected=MANIFEST_NAME, where=where, hint=f"{_LOCAL_WAYS}."
-        )
-    if isinstance(error, hub.HfHubHTTPError) and status in (401, 403):
-        return HubAccessError(
-            "the Hub does not take your token",
-            got=f"HTTP {status}",
-            where=where,
-            hint="Log in again with `hf auth login`, or mend HF_TOKEN.",
-        )
-    if _is_cut(error) or (isinstance(error, hub.HfHubHTTPError) and status is not None and status >= 429):
-        return HubUnreachable(
-            "the transfer from the Hub broke off, the client's own retries included",
-            got=f"HTTP {status}" if status else type(error).__name__,
-            where=where,
-            hint="Try again later: files that came whole are kept.",
-        )
-    return None
-
-
-def _is_cut(error: BaseException) -> bool:
-    """A connection that was cut, or a body of another size than announced, as the client's HTTP library says it."""
-    kinds = [(kind.__name__, kind.__module__.partition(".")[0]) for kind in type(error).__mro__]
-    by_library = any(name == "TransportError" and module in ("httpx", "httpx2") for name, module in kinds)
-    return by_library or (isinstance(error, OSError) and "Consistency check failed" in str(error))

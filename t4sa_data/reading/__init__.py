@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from t4sa_data import places
+from t4sa_data.loading.published import tell_of_local
 from t4sa_data.reading.local import LocalRelease
 from t4sa_data.reading.release import OpenRelease, Range, Source
 
@@ -42,6 +43,7 @@ def open_release(
     if "://" not in name:
         place = places.find(name)
         if place.manifest is not None and place.path is not None:
+            tell_of_local(place.manifest)
             return LocalRelease(place.path, place.manifest)
         name = str(place.url)
     from t4sa_data.reading.cache import Cache, default_folder

@@ -12,7 +12,7 @@ from t4sa_data import places
 from t4sa_data.downloading.replies import TRANSIENT, read_reply
 from t4sa_data.downloading.site import MAX_REDIRECTS, Answer, Limits, Site
 from t4sa_data.errors import InsecureTransport, ReleaseNotFound
-from t4sa_data.loading.hub import explain_hub_errors
+from t4sa_data.loading.hub_errors import explain_hub_errors
 from t4sa_data.origins import origin_of
 from t4sa_data.reading import transport
 from t4sa_data.reading.transport import Fault, RemoteFile, range_headers, replaced, require_plain_path

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 from t4sa_data.errors import NotOnServer, OutputError, ReleaseNotFound, ShardError
+from t4sa_data.loading.published import Published, look_up
+from t4sa_data.loading.published import known as known_releases
 from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, Manifest, parse_manifest
 from t4sa_data.reading.bringing import Bringing
 from t4sa_data.reading.cache import Cache
 from t4sa_data.reading.fetching import RemoteSource
-from t4sa_data.reading.hub import HubTransport
+from t4sa_data.reading.hub import HubTransport, parse_url
 from t4sa_data.reading.kept import KeptRanges
 from t4sa_data.reading.pumping import Pump
 from t4sa_data.reading.transport import FsspecTransport, HttpTransport, RemoteFile, Transport, require_plain_path
@@ -137,8 +140,11 @@ def open_remote(url: str, cache: Cache, *, token: bool | str | None = None, offl
 
     Raises:
         ReleaseNotFound, ManifestError: no readable release there.
+        ReleaseWithdrawn: on the Hub: it was withdrawn; names the successor.
         T4SAError: the server, the network or the cache refuses.
     """
+    if url.startswith("hf://") and not offline:
+        return _open_published(url, cache, token)
     if offline:
         known = cache.recall(url)
         if known is None:
@@ -148,11 +154,33 @@ def open_remote(url: str, cache: Cache, *, token: bool | str | None = None, offl
                 hint="Open it once with a connection, or give the cache= where it is.",
             )
         root, data = known
-        return RemoteRelease(root, parse_manifest(data, root), cache, token=token, offline=True)
+        manifest = parse_manifest(data, root)
+        if url.startswith("hf://"):
+            _last_known(url).check(manifest, data)
+        return RemoteRelease(root, manifest, cache, token=token, offline=True)
     root, data = _find(url, token)
     manifest = parse_manifest(data, f"{root}/{MANIFEST_NAME}")
     cache.remember(url, root, data)
     return RemoteRelease(root, manifest, cache, token=token, offline=False)
+
+
+def _open_published(url: str, cache: Cache, token: bool | str | None) -> RemoteRelease:
+    """A release on the Hub, where `releases.json` lets it be read; its line is read as the tag it stands for."""
+    repo_id, revision, folder = parse_url(url)
+    published = look_up(repo_id, revision, token)
+    pinned = f"hf://datasets/{repo_id}@{quote(published.revision, safe='')}{f'/{folder}' if folder else ''}"
+    with published.explaining():
+        root, data = _find(pinned, token)
+    manifest = parse_manifest(data, f"{root}/{MANIFEST_NAME}")
+    published.check(manifest, data)
+    cache.remember(url, root, data)
+    return RemoteRelease(root, manifest, cache, token=token, offline=False)
+
+
+def _last_known(url: str) -> Published:
+    """What the last visit to the Hub brought of a repository's releases."""
+    repo_id, revision, _ = parse_url(url)
+    return Published(repo_id=repo_id, revision=revision, releases=known_releases(repo_id), was_asked=False)
 
 
 def _find(url: str, token: bool | str | None) -> tuple[str, bytes]:

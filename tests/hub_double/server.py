@@ -78,6 +78,8 @@ class WritableHub:
         self._arrived = 0
         self._kill_at: int | None = None
         self._kill: Callable[[], object] = lambda: None
+        self._unanswered = False
+        self._killed = threading.Event()
 
     def __enter__(self) -> WritableHub:
         self._servers = [_Server(self, "hub"), _Server(self, "cdn")]
@@ -115,16 +117,29 @@ class WritableHub:
         with self._lock:
             return self.repos[repo].ask(user, fields)
 
-    def kill_after(self, n: int, action: Callable[[], object]) -> None:
-        """Call `action` (which kills a client) when the n-th request from now was answered. Every later one is closed
-        unheard, as if it had never been sent, until `open_again`."""
+    def kill_after(self, n: int, action: Callable[[], object], *, answered: bool = True) -> None:
+        """Call `action` (which kills a client) when the n-th request from now was carried out and answered, or with
+        `answered=False` carried out only. Every later one is closed unheard, as if it had never been sent, once
+        `action` has returned: a client that is dead by then sees nothing of it. Until `open_again`."""
         with self._lock:
-            self._kill_at, self._kill = self._arrived + n, action
+            self._kill_at, self._kill, self._unanswered = self._arrived + n, action, not answered
+            self._killed.clear()
 
     def open_again(self) -> None:
         """Hear requests again; a kill that is still to come is forgotten."""
         with self._lock:
-            self._kill_at, self._kill = None, lambda: None
+            self._kill_at = None
+            self._killed.set()
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes of large files that clients sent: as they are by LFS, as new compressed chunks by Xet."""
+        by_lfs = sum(request.sent for request in self.log if request.path.startswith("/_storage/"))
+        return by_lfs + xet.stored_bytes(self.state)
+
+    def leaked(self) -> list[Request]:
+        """Requests to the second origin that carried a token; none, if all is well."""
+        return [request for request in self.log if request.origin == "cdn" and request.authorised]
 
     def opened(self) -> list[str]:
         """Each moment at which anybody could read a file without a gate; none, if all is well."""
@@ -138,10 +153,15 @@ class WritableHub:
     def arrive(self) -> int | None:
         """The number of a request that comes in; None: the client is taken for dead."""
         with self._lock:
-            if self._kill_at is not None and self._arrived >= self._kill_at:
-                return None
-            self._arrived += 1
-            return self._arrived
+            if self._kill_at is None or self._arrived < self._kill_at:
+                self._arrived += 1
+                return self._arrived
+        self._killed.wait(timeout=60)
+        return None
+
+    def dies_at(self, number: int) -> bool:
+        """Whether this request's answer is not sent, for the client is dead before."""
+        return self._unanswered and number == self._kill_at
 
     def carry_out(self, number: int, call: Call) -> tuple[Answer, Fault | None]:
         """What a request is answered, and what is to go wrong; how all stands afterwards is written down."""
@@ -175,6 +195,7 @@ class WritableHub:
             is_last = request.number == self._kill_at
         if is_last:
             self._kill()
+            self._killed.set()
 
 
 class _Server(ThreadingHTTPServer):
@@ -210,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer, fault = hub.carry_out(number, call)
             if fault and fault.kind == "slow":
                 time.sleep(fault.seconds)
-            if fault and fault.kind == "drop":
+            if (fault and fault.kind == "drop") or hub.dies_at(number):
                 self.close_connection = True
             else:
                 status, received = answer.status, self._send(number, answer, fault)

@@ -1,16 +1,21 @@
 """Xet without a store of its own: the real client writes chunks and indexes into a folder (`local://`).
 
-An undocumented switch of hf_xet; a test that needs it asks `works()` first. Layout of an index (shard): a header of 48
-bytes, then per file a header of 48, an entry of 48 per segment, as many again when bit 31 of the flags is set, and 48
-with the sha256 when bit 30 is; a name of 32 bytes of ones ends the files.
+An undocumented switch of hf_xet; a test that needs it asks `works()` first. Like the Hub's own store it keeps one copy
+of equal chunks, whatever repository they are of, and forgets nothing when a repository's file is deleted.
+
+Layout of an index (shard): a header of 48 bytes, then per file a header of 48, an entry of 48 per segment, as many
+again when bit 31 of the flags is set, and 48 with the sha256 when bit 30 is; a name of 32 bytes of ones ends the files.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import struct
+import subprocess
+import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 from tests.hub_double.calls import Answer, Call, Refused, as_json
@@ -20,9 +25,49 @@ LIFETIME = 3600
 """Seconds that a token for the store is good for."""
 
 
+PUT = """
+import sys, hf_xet
+store, path = sys.argv[1:]
+with hf_xet.XetSession().new_upload_commit(endpoint=store) as commit:
+    handle = commit.start_upload_file(path, sha256=hf_xet.COMPUTE_SHA256)
+print(handle.result().xet_info.hash)
+"""
+
+GET = """
+import sys, hf_xet
+store, path, name, size = sys.argv[1:]
+with hf_xet.XetSession().new_file_download_group(endpoint=store) as group:
+    group.start_download_file(hf_xet.XetFileInfo(name, int(size)), path)
+"""
+
+
+def _run(script: str, *arguments: str, home: str) -> str:
+    """In a process of its own: the library keeps a log in its home."""
+    asked = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(asked, env={**os.environ, "HF_HOME": home}, capture_output=True, timeout=60, check=True)
+    return done.stdout.decode().strip()
+
+
+@cache
 def works() -> bool:
-    """Whether the client here can speak to a store in a folder."""
-    return importlib.util.find_spec("hf_xet") is not None
+    """Whether the client here can speak to a store in a folder: a file goes in and comes out."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, before, after = f"local://{folder}/cas", Path(folder) / "before", Path(folder) / "after"
+        before.write_bytes(b"probe" * 100)
+        try:
+            name = _run(PUT, store, str(before), home=folder)
+            _run(GET, store, str(after), name, "500", home=folder)
+        except subprocess.SubprocessError:
+            return False
+        return after.exists() and after.read_bytes() == before.read_bytes()
+
+
+def stored_bytes(state: State) -> int:
+    """What the store holds: compressed chunks, each once."""
+    if state.cas is None:
+        return 0
+    chunks = state.cas.glob("**/xorbs/xorbs/*")
+    return sum(file.stat().st_size for file in chunks if file.suffix != ".tagset")
 
 
 def cas_url(state: State) -> str:
@@ -54,7 +99,7 @@ def ingested(state: State, repo: Repo, oid: str) -> Stored | None:
     """A large file that the client has put into the store, by sha256; None: it is not there."""
     if state.cas is None:
         return None
-    for index in sorted(state.cas.rglob("*.mdb")):
+    for index in sorted(state.cas.glob("**/shards/*.mdb")):  # what lies elsewhere is the client's, not yet sent
         for sha256, name, size in parse_index(index.read_bytes()):
             if sha256 == oid:
                 return Stored(size=size, xet=name, pushed=repo.date())
@@ -83,11 +128,10 @@ def _hex(name: bytes) -> str:
 
 
 def read(state: State, stored: Stored) -> bytes:
-    """A large file's bytes, put together by the client's own library."""
-    import hf_xet
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        with hf_xet.XetSession().new_file_download_group(endpoint=cas_url(state)) as group:
-            group.start_download_file(hf_xet.XetFileInfo(stored.xet, stored.size), str(path))
-        return path.read_bytes()
+    """A large file's bytes, put together by the client's own library; kept for the next time."""
+    path = state.folder / "read" / str(stored.xet)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        home = str(state.folder / "home")
+        _run(GET, cas_url(state), str(path), str(stored.xet), str(stored.size), home=home)
+    return path.read_bytes()

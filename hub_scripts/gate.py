@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from hub_scripts.client import Hub, RepositoryState, explain
 from t4sa_data.card.metadata import GATE_CONDITIONS, GATE_PROMPT
-from t4sa_data.errors import FormError, HubConflict, OpenDoor
+from t4sa_data.errors import FormError, OpenDoor
 from t4sa_data.manifest import MANIFEST_NAME, parse_manifest
 
 FORM_NAME = "gate.toml"

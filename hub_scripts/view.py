@@ -55,7 +55,7 @@ class View:
         return {file.name: file for file in (*self.manifest.files, own)}
 
     @property
-    def bytes(self) -> int:
+    def num_bytes(self) -> int:
         """Of all files."""
         return sum(file.bytes for file in self.files.values())
 
@@ -127,7 +127,7 @@ def _view(fmt: str, folder: Path, tag: str, rights: Rights, form: Form | None) -
     manifest = replace(local, layers=layers, files=tuple(kept), data_version=tag[1:])
     if not rights.covers_text:
         _refuse_text(folder, manifest)
-    text = card.readme(manifest)
+    text = _with_contact(card.readme(manifest), rights.removals)
     documents = {
         README: (with_form(text, form) if form is not None else text).encode(),
         CROISSANT: card.croissant(manifest).encode(),
@@ -143,6 +143,15 @@ def _view(fmt: str, folder: Path, tag: str, rights: Rights, form: Form | None) -
         documents=documents,
         left_out=tuple(name for name in local.layers if name not in layers),
     )
+
+
+def _with_contact(readme: str, contact: str) -> str:
+    """A card that says whom to write to."""
+    words, people = "see the maintainers of this copy.", "## People in the data\n"
+    line = " ".join(contact.split())
+    if words in readme:
+        return readme.replace(words, f"write to {line}.")
+    return readme.replace(people, f"{people}\nTo have something removed, write to {line}.\n")
 
 
 def _refuse_text(folder: Path, manifest: Manifest) -> None:

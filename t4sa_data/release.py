@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from t4sa_data import card, plan
-from t4sa_data.catalog import CONFIGS, SPLITS
+from t4sa_data.catalog import CONFIGS, DATA_VERSION, SPLITS
 from t4sa_data.errors import ChecksumMismatch
 from t4sa_data.files import atomic_file, write_bytes
 from t4sa_data.manifest import (
@@ -249,7 +249,9 @@ def _with_places(layer: Layer, files: pa.Array | pa.ChunkedArray, offsets: Any) 
     return table.select(schema.names)
 
 
-def seal(out: Path, fmt: str, layers: Sequence[Layer], *, keep: Manifest | None = None) -> Manifest:
+def seal(
+    out: Path, fmt: str, layers: Sequence[Layer], *, keep: Manifest | None = None, data_version: str | None = None
+) -> Manifest:
     """Finish a release: sample tables, sidecars, card, Croissant, and last of all the manifest.
 
     Args:
@@ -257,6 +259,7 @@ def seal(out: Path, fmt: str, layers: Sequence[Layer], *, keep: Manifest | None 
         fmt: `parquet` or `wds`.
         layers: those just written; they replace layers of the same name.
         keep: the manifest of the release that stands there; its other layers stay as they are.
+        data_version: of the release; None: `catalog.DATA_VERSION`.
 
     Returns:
         The manifest as written.
@@ -270,7 +273,13 @@ def seal(out: Path, fmt: str, layers: Sequence[Layer], *, keep: Manifest | None 
     entries = {name: kept.get(name) or _layer_entry(new[name]) for name in _in_catalog_order({*kept, *new})}
     rank = {name: i for i, name in enumerate(entries)}
     files.sort(key=lambda file: rank[file.name.split("/")[0]])
-    manifest = Manifest(format=fmt, layers=entries, files=tuple(files), toolchain=toolchain())
+    manifest = Manifest(
+        format=fmt,
+        layers=entries,
+        files=tuple(files),
+        toolchain=toolchain(),
+        data_version=data_version or DATA_VERSION,
+    )
     return _publish(folder, manifest)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
+
+from t4sa_data.manifest import load_manifest
+from t4sa_data.releases_file import ReleaseEntry, Releases
 
 from tests.hub_double import Hub, Repository  # isort: skip
 
@@ -142,3 +147,42 @@ outcome(offline=True)
     ]  # fmt: skip
     assert "not logged in" in said[0]["message"]
     assert "offline" in said[5]["message"]
+
+
+def test_a_withdrawn_release_and_access_taken_back_are_named(published: Path, tmp_path: Path) -> None:
+    """Both formats; also when the cache holds what was read before, and offline."""
+    for folder in ("t4sa", "t4sa-wds"):
+        digests = {n: e.content_digest for n, e in load_manifest(published / folder).layers.items()}
+        sha256 = hashlib.sha256((published / folder / "manifest.json").read_bytes()).hexdigest()
+        entry = ReleaseEntry(content_digest=digests, date="2026-01-01", state="current", manifest_sha256=sha256)
+        made = Releases(current="v1.0.0", releases={"v1.0.0": entry})
+        (published / folder / "releases.json").write_bytes(made.to_json())
+    names = {f"someone/{name}": name for name in ("t4sa", "t4sa-wds")}
+    tags = ("main", "v1.0.0")
+    repositories = {n: Repository(published / f, revisions=tags, allowed=frozenset({TOKEN})) for n, f in names.items()}
+    asked = f"""
+for url in ("hf://datasets/someone/t4sa-wds", "hf://datasets/someone/t4sa@v1.0.0", "hf://datasets/someone/t4sa"):
+    outcome(url, token="{TOKEN}")
+"""
+    offline = 'outcome("hf://datasets/someone/t4sa-wds", offline=True)\n'
+    with Hub(repositories, tokens=frozenset({TOKEN, STRANGER})) as hub:
+        before = run(hub, tmp_path, OPEN + asked + offline)
+        for name, repository in repositories.items():
+            repository.allowed = frozenset({STRANGER})
+            withdrawn = replace(entry, state="withdrawn", successor="v1.0.1", reason="asked for")
+            both = {"v1.0.0": withdrawn, "v1.0.1": replace(entry, content_digest={}, manifest_sha256="")}
+            made = Releases(current="v1.0.1", releases=both)
+            (published / names[name] / "releases.json").write_bytes(made.to_json())
+            (published / names[name] / "another").touch()  # another commit, for the double
+            del repository.files, repository.commit
+        taken = run(hub, tmp_path, OPEN + asked)
+        for repository in repositories.values():
+            repository.allowed = frozenset({TOKEN})
+        after = run(hub, tmp_path, OPEN + asked.replace('/t4sa"', '/t4sa@main"') + offline)
+    assert [one["where"].rpartition("@")[0] for one in before] == [
+        f"hf://datasets/someone/{name}" for name in ("t4sa-wds", "t4sa", "t4sa", "t4sa-wds")
+    ]
+    assert [one["error"] for one in taken] == ["HubAccessError"] * 3
+    assert all("any more" in one["message"] for one in taken)
+    # The line `v1` is read as its release that stands; the double gives every revision the same bytes.
+    assert [one.get("error") for one in after] == ["UnknownRevision", *["ReleaseWithdrawn"] * 3]

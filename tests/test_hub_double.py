@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.hub_double import Fault, WritableHub, clients, xet  # isort: skip
+from tests.hub_double import Fault, Repo, WritableHub, clients, xet  # isort: skip
+from tests.hub_double.state import Blob  # isort: skip
 
 CAPTURED = Path(__file__).parents[2] / "shared" / "research" / "hub_captured.txt"
 USERS = {"hf_alice": "alice", "hf_bob": "bob", "hf_carol": "carol"}
@@ -252,6 +253,56 @@ def test_recorded_requests_are_answered_as_they_were(tmp_path: Path) -> None:
     assert heads[0] == heads[1], "the same requests make the same commits"
 
 
+@pytest.mark.skipif(not CAPTURED.exists(), reason="the recorded requests are not here")
+def test_every_route_fails_when_it_is_told_to(tmp_path: Path) -> None:
+    asked = [line for line in captured() if "<" not in line.path]
+    with WritableHub(tmp_path, users=USERS) as hub:
+        for kind, status in (("503", 503), ("429", 429), ("stale", 401)):
+            hub.faults[:] = [Fault(".", kind=kind, times=1000, seconds=3)]
+            for line in asked:
+                answer, _ = ask(hub.url + line.path, line.method, authorization="Bearer hf_alice")
+                assert answer.status == status, line
+                assert status != 429 or answer.headers["Retry-After"] == "3"
+        assert hub.repos == {} and len(hub.log) == 3 * len(asked), "and nothing is carried out"
+
+
+def ask(url: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    """One request without a client library."""
+    split = urlsplit(url)
+    connection = http.client.HTTPConnection(split.netloc, timeout=20)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, f"{split.path}?{split.query}", headers=named)
+    answer = connection.getresponse()
+    said = answer.read()
+    connection.close()
+    return answer, said
+
+
+def test_ranges_and_signatures_of_the_second_origin(tmp_path: Path) -> None:
+    data = bytes(range(256))
+    with WritableHub(tmp_path, users=USERS) as hub:
+        repo = hub.repos[REPO] = Repo(REPO, private=False)
+        oid = repo.store(data, tmp_path / "large")
+        repo.add("main", {"a.tar": Blob.large(oid, len(data))}, "a large file")
+        found, _ = ask(f"{hub.url}/datasets/{REPO}/resolve/main/a.tar")
+        link = found.headers["Location"]
+        for asked, status, got, place in (
+            ("bytes=10-19", 206, data[10:20], "bytes 10-19/256"),
+            ("bytes=250-", 206, data[250:], "bytes 250-255/256"),
+            ("bytes=-6", 206, data[250:], "bytes 250-255/256"),
+            ("bytes=256-", 416, b"", "bytes */256"),
+            ("lines=1-2", 200, data, None),
+        ):
+            answer, said = ask(link, Range=asked)
+            assert (answer.status, said, answer.headers["Content-Range"]) == (status, got, place), asked
+        etag = answer.headers["ETag"]
+        assert ask(link, Range="bytes=1-1", If_Range=etag)[0].status == 206
+        assert ask(link, Range="bytes=1-1", If_Range='"other"')[1] == data, "it has changed: all of it"
+        assert ask(link[:-1])[0].status == ask(link.replace("Expires=", "Expires=1"))[0].status == 403
+        del repo.objects[oid]
+        assert ask(link)[0].status == 404, "an old URL of a file that was deleted for good"
+
+
 FAULTS = """
 from huggingface_hub import HfApi
 slept = []
@@ -312,28 +363,35 @@ tell(done=True)
 """
 
 
-def kill_and_repeat(tmp_path: Path, folder: Path, at: int, answered: bool) -> int:
-    """Kill a client at a request, let another do the work again; requests that an undisturbed one needs from there."""
+def kill_and_repeat(tmp_path: Path, folder: Path, at: int, answered: bool) -> None:
+    """Kill a client at a request, let another do the work again: all is as if nothing had happened."""
     with WritableHub(tmp_path / f"hub{at}{answered}", users=USERS) as hub:
         env = clients.environment(hub.url, tmp_path, token="hf_alice")
         with clients.start(PUBLISH, str(folder), env=env) as client:
             hub.kill_after(at, lambda: (client.kill(), client.wait()), answered=answered)
             told, _ = client.communicate(timeout=60)
         hub.open_again()
-        made = len(hub.log)
-        assert made == at and not told, "dead, and nothing more was heard of it"
+        assert len(hub.log) == at and not told, "dead, and nothing more was heard of it"
         assert clients.run(PUBLISH, str(folder), env=env)["done"]
         repo = hub.repos[REPO]
         assert [repo.commits[oid].title for oid in repo.history(repo.head)] == ["first", "initial commit"]
         assert sorted(repo.files()) == [".gitattributes", "README.md", "data/train-00000.tar", "data/val-00000.tar"]
         assert repo.door().gated == "manual" and repo.tags == {"v1": repo.head}
         assert hub.opened() == []
-        return len(hub.log) - made
 
 
-@pytest.mark.parametrize(("at", "answered"), [(5, True), (9, False)])
+@pytest.mark.parametrize(("at", "answered"), [(9, False), (11, True)])
 def test_a_client_is_killed_at_a_request(tmp_path: Path, folder: Path, at: int, answered: bool) -> None:
     kill_and_repeat(tmp_path, folder, at, answered)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_client_is_killed_at_every_request(tmp_path: Path, folder: Path, answered: bool) -> None:
+    with WritableHub(tmp_path / "hub", users=USERS) as hub:
+        clients.run(PUBLISH, str(folder), env=clients.environment(hub.url, tmp_path, token="hf_alice"))
+    for at in range(1, len(hub.log)):
+        kill_and_repeat(tmp_path, folder, at, answered)
 
 
 def test_an_open_door_is_seen(tmp_path: Path, folder: Path) -> None:

@@ -71,10 +71,7 @@ def storage_put(state: State, call: Call, oid: str) -> Answer:
         return as_xml(403, "SignatureDoesNotMatch")
     if hashlib.sha256(call.body).hexdigest() != oid:
         return as_xml(400, "BadDigest")
-    repo = state.repos[key]
-    path = _place(state, key, oid)
-    path.write_bytes(call.body)
-    repo.objects[oid] = Stored(size=len(call.body), path=path, pushed=repo.date())
+    state.repos[key].store(call.body, _place(state, key, oid))
     return Answer(200, b"", {"ETag": f'"{hashlib.md5(call.body).hexdigest()}"'})
 
 

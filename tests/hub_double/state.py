@@ -128,6 +128,13 @@ class Repo:
         self.events += 1
         return (EPOCH + timedelta(seconds=self.events)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
+    def store(self, data: bytes, path: Path) -> str:
+        """Keep a large object's bytes in a file; its sha256."""
+        path.write_bytes(data)
+        oid = hashlib.sha256(data).hexdigest()
+        self.objects[oid] = Stored(size=len(data), path=path, pushed=self.date())
+        return oid
+
     def files(self, revision: str = "main") -> dict[str, Blob]:
         """Of a revision, by name; KeyError: there is none of this name."""
         oid = self.resolve(revision)

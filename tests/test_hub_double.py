@@ -1,21 +1,16 @@
-"""The double of the Hub against its real client, and against recorded requests."""
+"""The double of the Hub against its real client."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
-import json
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.hub_double import Fault, Repo, WritableHub, clients, xet  # isort: skip
-from tests.hub_double.state import Blob  # isort: skip
+from tests.hub_double import Fault, WritableHub, clients, xet  # isort: skip
+from tests.hub_double.recorded import CAPTURED, captured, normal  # isort: skip
 
-CAPTURED = Path(__file__).parents[2] / "shared" / "research" / "hub_captured.txt"
 USERS = {"hf_alice": "alice", "hf_bob": "bob", "hf_carol": "carol"}
 REPO, README = "alice/t4sa", "---\nlicense: other\n---\n# T4SA\n"
 
@@ -173,134 +168,6 @@ def check_removal(said: dict, folder: Path) -> None:
     assert said["kept"] == (folder / "data" / "val-00000.tar").read_bytes().hex()
     assert said["left"] == [".gitattributes", "README.md", "data/val-00000.tar"]
     assert said["deleted"]["error"] == "RepositoryNotFoundError"
-
-
-@dataclass
-class Captured:
-    """A recorded request: its body as far as it was kept, and headers of its answer."""
-
-    method: str
-    path: str
-    status: int
-    authorised: bool
-    body: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-def captured() -> list[Captured]:
-    found: list[Captured] = []
-    for line in CAPTURED.read_text().splitlines():
-        if match := re.fullmatch(r"(\w+) (\S+)\s+-> (\d+)\s+\((\w+)\)", line):
-            found.append(Captured(match[1], match[2], int(match[3]), match[4] == "auth"))
-        elif line.startswith("    > "):
-            found[-1].body += line[6:] + "\n"
-        elif line.startswith("    < "):
-            found[-1].headers = json.loads(line[6:])
-    return found
-
-
-def normal(text: str) -> str:
-    """Without what differs from one run to the next."""
-    text = re.sub("[0-9a-f]{64}", "<sha256>", text)
-    text = re.sub(r"repo=[^&]*&", "", re.sub(r"(?i)(sig(?:nature)?)=[0-9a-f]{32}", r"\1=<sig>", text))
-    return re.sub(r"Expires=\d+", "Expires=0", re.sub("[0-9a-f]{40}", "<sha1>", text))
-
-
-def replay(hub: WritableHub) -> list[tuple[Captured, int, dict[str, str]]]:
-    """Ask for all that was recorded; what was recorded, the status now, the headers now."""
-    tar = b"x" * 2000
-    digest, token, link, answers = hashlib.sha256(tar).hexdigest(), "hf_alice", "", []
-    bodies = {"PUT /_storage": tar}
-    for line in captured():
-        body = line.body.replace("<sha256>", digest).rstrip("\n").encode()
-        if line.method == "PUT" and "/_storage/" in line.path:
-            body = bodies["PUT /_storage"]
-        elif "/preupload/" in line.path:
-            sample = json.dumps("eHh4" * 100)
-            body = f'{{"files": [{{"path": "data/train-00000.tar", "sample": {sample}, "size": 2000}}]}}'.encode()
-        is_placed = "<" in line.path
-        token = "hf_bob" if line.status == 403 else "hf_alice"
-        url = urlsplit(link if is_placed and link.startswith("http") else hub.url + (link if is_placed else line.path))
-        connection = http.client.HTTPConnection(url.netloc, timeout=20)
-        headers = {"Authorization": f"Bearer {token}"} if line.authorised else {}
-        if "/paths-info/" in line.path:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        connection.request(line.method, f"{url.path}?{url.query}" if url.query else url.path, body or None, headers)
-        answer = connection.getresponse()
-        got, said = dict(answer.getheaders()), answer.read()
-        connection.close()
-        if "/objects/batch" in line.path:
-            link = json.loads(said)["objects"][0]["actions"]["upload"]["href"]
-        link = got.get("Location", link)
-        answers.append((line, answer.status, got))
-    return answers
-
-
-@pytest.mark.skipif(not CAPTURED.exists(), reason="the recorded requests are not here")
-def test_recorded_requests_are_answered_as_they_were(tmp_path: Path) -> None:
-    heads = []
-    for name in ("one", "two"):
-        with WritableHub(tmp_path / name, users=USERS) as hub:
-            for line, status, headers in replay(hub):
-                told = f"{line.method} {line.path}: {headers}"
-                assert status == line.status, told
-                for header, value in line.headers.items():
-                    value = normal(value)
-                    got = normal(headers.get(header, "")).replace(hub.url, "$HUB").replace(hub.cdn, "$CDN")
-                    assert got == value, f"{header} of {told}"
-            heads.append(hub.repos[REPO].head)
-            assert hub.opened() == [] and hub.leaked() == []
-    assert heads[0] == heads[1], "the same requests make the same commits"
-
-
-@pytest.mark.skipif(not CAPTURED.exists(), reason="the recorded requests are not here")
-def test_every_route_fails_when_it_is_told_to(tmp_path: Path) -> None:
-    asked = [line for line in captured() if "<" not in line.path]
-    with WritableHub(tmp_path, users=USERS) as hub:
-        for kind, status in (("503", 503), ("429", 429), ("stale", 401)):
-            hub.faults[:] = [Fault(".", kind=kind, times=1000, seconds=3)]
-            for line in asked:
-                answer, _ = ask(hub.url + line.path, line.method, authorization="Bearer hf_alice")
-                assert answer.status == status, line
-                assert status != 429 or answer.headers["Retry-After"] == "3"
-        assert hub.repos == {} and len(hub.log) == 3 * len(asked), "and nothing is carried out"
-
-
-def ask(url: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-    """One request without a client library."""
-    split = urlsplit(url)
-    connection = http.client.HTTPConnection(split.netloc, timeout=20)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, f"{split.path}?{split.query}", headers=named)
-    answer = connection.getresponse()
-    said = answer.read()
-    connection.close()
-    return answer, said
-
-
-def test_ranges_and_signatures_of_the_second_origin(tmp_path: Path) -> None:
-    data = bytes(range(256))
-    with WritableHub(tmp_path, users=USERS) as hub:
-        repo = hub.repos[REPO] = Repo(REPO, private=False)
-        oid = repo.store(data, tmp_path / "large")
-        repo.add("main", {"a.tar": Blob.large(oid, len(data))}, "a large file")
-        found, _ = ask(f"{hub.url}/datasets/{REPO}/resolve/main/a.tar")
-        link = found.headers["Location"]
-        for asked, status, got, place in (
-            ("bytes=10-19", 206, data[10:20], "bytes 10-19/256"),
-            ("bytes=250-", 206, data[250:], "bytes 250-255/256"),
-            ("bytes=-6", 206, data[250:], "bytes 250-255/256"),
-            ("bytes=256-", 416, b"", "bytes */256"),
-            ("lines=1-2", 200, data, None),
-        ):
-            answer, said = ask(link, Range=asked)
-            assert (answer.status, said, answer.headers["Content-Range"]) == (status, got, place), asked
-        etag = answer.headers["ETag"]
-        assert ask(link, Range="bytes=1-1", If_Range=etag)[0].status == 206
-        assert ask(link, Range="bytes=1-1", If_Range='"other"')[1] == data, "it has changed: all of it"
-        assert ask(link[:-1])[0].status == ask(link.replace("Expires=", "Expires=1"))[0].status == 403
-        del repo.objects[oid]
-        assert ask(link)[0].status == 404, "an old URL of a file that was deleted for good"
 
 
 FAULTS = """

@@ -105,6 +105,7 @@ def commit(state: State, call: Call, kind: str, name: str, revision: str) -> Ans
     tree, large = dict(repo.commits[head].tree), {}
     for line in lines:
         _change(state, repo, tree, large, line["key"], line["value"])
+    _check_quota(state, repo, sum(stored.size for oid, (stored, _) in large.items() if oid not in repo.objects))
     for oid, (stored, path) in large.items():
         repo.objects[oid] = replace(stored, filename=path, ref=f"refs/heads/{branch}")
     made = repo.add(branch, tree, header["summary"], header.get("description", ""))

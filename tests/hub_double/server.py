@@ -74,6 +74,7 @@ class WritableHub:
         self.log: list[Request] = []
         self.history: list[Moment] = []
         self.faults: list[Fault] = []
+        self._broken: list[Exception] = []
         self._lock = threading.RLock()
         self._arrived = 0
         self._kill_at: int | None = None
@@ -93,6 +94,8 @@ class WritableHub:
         for server in self._servers:
             server.shutdown()
             server.server_close()
+        if self._broken:
+            raise AssertionError("the double itself broke") from self._broken[0]
 
     @property
     def repos(self) -> dict[str, Repo]:
@@ -186,6 +189,9 @@ class WritableHub:
                 return route(self.state, call, **found)
             except Refused as refused:
                 return refused.answer
+            except Exception as error:
+                self._broken.append(error)
+                return Refused(500, None, f"The double broke: {error!r}").answer
         return Refused(404, None, "Not Found").answer
 
     def answered(self, request: Request) -> None:

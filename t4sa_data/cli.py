@@ -216,6 +216,7 @@ def cite() -> None:
 app.command()(commands.download)
 app.command()(commands.login)
 app.command()(commands.logout)
+app.command()(commands.removals)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The commands `t4sa download`, `t4sa login` and `t4sa logout`."""
+"""The commands `t4sa download`, `t4sa login`, `t4sa logout` and `t4sa removals`."""
 
 from __future__ import annotations
 
@@ -136,6 +136,51 @@ def _download_release(
     done = hub.download_release(to, config=config, split=split, revision=revision, dry_run=dry_run, say=say)
     if not dry_run:
         typer.echo(done.folder)
+
+
+def removals(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that holds t4sa/, t4sa-wds/ or t4sa-inplace/, or one of them.")
+    ],
+    do_apply: Annotated[bool, typer.Option("--apply", help="Remove it. Else it is only told.")] = False,
+    current: Annotated[
+        Path | None, typer.Option("--current", metavar="DIR", help="Compare with this release; no network.")
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", metavar="FILE", help="Keys and tweet ids that must go too, one a line.")
+    ] = None,
+    only_ids: Annotated[bool, typer.Option("--only-ids", help="What --ids names, nothing else; no network.")] = False,
+    caches: Annotated[bool, typer.Option(help="Look at your caches, too.")] = True,
+) -> None:
+    """Show what is held of samples that were removed from the dataset since, and remove it (--apply).
+
+    Keys here are compared with the current release on the Hub. Release folders, releases in place (the bytes in the
+    archive become zeros) and caches; only the shards that are touched are written anew. Exit status: 0 nothing is held
+    any more, 1 something is, 2 usage, 3 credentials.
+    """
+    if only_ids and ids is None:
+        raise typer.BadParameter("--only-ids needs --ids")
+    with exit_statuses():
+        from t4sa_data import removals as work
+
+        compared = None
+        if not only_ids:
+            compared = work.current_of_hub() if current is None else work.current_of_folder(current)
+            counted = (
+                "" if compared.count is None else f": {compared.count:,} removed in all, by {compared.updated or '-'}"
+            )
+            say(f"current release {compared.tag}{counted}")
+        held = work.find(directory, compared, ids=ids, caches=caches)
+        for one in held:
+            typer.echo(f"{one.kind}  {'whole' if one.rows is None else f'{one.rows} row(s)'}  {one.path}")
+        if not held:
+            typer.echo("nothing is held of what was removed")
+        elif do_apply:
+            work.apply(held, compared, say=say)
+            say(f"done; next: t4sa check {directory}")
+        else:
+            say("run it again with --apply to remove this; close what reads these files first")
+            raise typer.Exit(EXIT_FAULT)
 
 
 def say(line: str) -> None:

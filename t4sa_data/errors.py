@@ -228,6 +228,10 @@ class ChecksumMismatch(ReleaseError):
     """Bytes whose sha256 is not the recorded one."""
 
 
+class RemovalsUnclear(ReleaseError):
+    """Far more samples differ from the current release than were removed: it is another selection of the data."""
+
+
 # The loader.
 class BadOption(T4SAError, ValueError):
     """An argument of the loader that makes no sense, or not with the others."""

@@ -54,7 +54,6 @@ def drop_rows(
     *,
     note: Mapping[str, Any] | None = None,
     data_version: str | None = None,
-    gone: frozenset[str] = frozenset(),
 ) -> Rewritten:
     """Take rows out of layers of a Parquet or tar release.
 
@@ -63,7 +62,6 @@ def drop_rows(
         drop: layer -> True for each row that goes, in release order, shape (rows,).
         note: joins the provenance of these layers, under `removals`.
         data_version: of what results; None: as it is.
-        gone: keys that go out of the list of quarantined ones, too.
 
     Raises:
         NoRows: a layer would lose its last row.
@@ -81,7 +79,7 @@ def drop_rows(
         if mask.all():
             raise NoRows("a layer would lose its last row", got=name, where=folder, hint="Delete the release's folder.")
         make = _image_layer if manifest.layers[name].kind == "image" else _text_layer
-        layers.append(_described(make(folder, manifest, name, ~mask, out), manifest.layers[name], note, gone))
+        layers.append(_described(make(folder, manifest, name, ~mask, out), manifest.layers[name], note))
     made = release.seal(out, manifest.format, layers, keep=manifest, data_version=data_version or manifest.data_version)
     old = {file.sha256 for file in manifest.files}
     shards = [file for file in made.files if file.layer is not None and file.sha256 not in old]
@@ -125,14 +123,14 @@ def _named_by(folder: Path) -> list[str]:
     return [file.name for file in load_manifest(folder).files]
 
 
-def _described(layer: Layer, entry: LayerEntry, note: Mapping[str, Any] | None, gone: frozenset[str]) -> Layer:
+def _described(layer: Layer, entry: LayerEntry, note: Mapping[str, Any] | None) -> Layer:
     """The layer with what its manifest said of it, and the note."""
     before = int(entry.provenance.get("removals", {}).get("rows", 0))
     rows = before + sum(split.rows for split in entry.splits.values()) - layer.table.num_rows
     return replace(
         layer,
         listed={name: split.listed for name, split in entry.splits.items() if split.listed is not None},
-        quarantined={n: [key for key in s.quarantined if key not in gone] for n, s in entry.splits.items()},
+        quarantined={name: split.quarantined for name, split in entry.splits.items()},
         provenance={**entry.provenance, "removals": {**(note or {}), "rows": rows}},
     )
 

@@ -61,7 +61,7 @@ def test_help_is_light_and_names_every_command() -> None:
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds = time.perf_counter() - start
-    for name in ("check", "cite", "download", "get", "info", "login", "logout", "prepare", "where"):
+    for name in ("check", "cite", "download", "get", "info", "login", "logout", "prepare", "removals", "where"):
         assert f"  {name} " in done.stdout
     assert done.stdout.endswith("exit 0\nheavy []\n"), done.stdout
     assert seconds < 5  # half a second on an idle machine; this only catches a heavy import

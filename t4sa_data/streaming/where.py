@@ -118,9 +118,7 @@ def mask_of(where: Where, rows: pa.Table, positions: plan.Ints, label: plan.Ints
     if where.keys is not None:
         keep &= _is_in(rows["key"], pa.array(_lines(where.keys), pa.string()))
     if where.removals is not None:
-        gone = _lines(where.removals)
-        if unknown := next((word for word in gone if not _KEY_OR_TWEET.fullmatch(word)), None):
-            raise BadOption("removals: neither a key nor a tweet id", got=unknown)
+        gone = read_ids(where.removals)
         tweets = pa.array([int(word) for word in gone if "-" not in word], pa.int64())
         keep &= ~_is_in(rows["key"], pa.array([word for word in gone if "-" in word], pa.string()))
         keep &= ~_is_in(rows["tweet_id"], tweets)
@@ -141,6 +139,18 @@ def _confident(least: float | Mapping[str, float], confidence: pa.ChunkedArray, 
 
 def _is_in(column: pa.ChunkedArray, values: pa.Array) -> Mask:
     return np.asarray(pc.is_in(column, value_set=values).to_numpy(zero_copy_only=False))
+
+
+def read_ids(words: Sequence[str] | Path | str) -> list[str]:
+    """Keys and tweet ids of a list, or of a file: one a line, `#` begins a comment.
+
+    Raises:
+        BadOption: the file cannot be read, or holds something else.
+    """
+    found = _lines(words)
+    if unknown := next((word for word in found if not _KEY_OR_TWEET.fullmatch(word)), None):
+        raise BadOption("removals: neither a key nor a tweet id", got=unknown)
+    return found
 
 
 def _lines(words: Sequence[str] | Path | str) -> list[str]:

@@ -1,0 +1,267 @@
+"""What must go of copies: rewriting shards, releases in place, caches, and the command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from t4sa_data import release, removals, rewriting
+from t4sa_data.errors import ChecksumMismatch, NoRows, RemovalsUnclear
+from t4sa_data.manifest import load_manifest
+from t4sa_data.schema import TEXT_RECORD
+from t4sa_data.shards import read_table
+from t4sa_data.testing import check_release
+
+FOLDERS = ("t4sa", "t4sa-wds")
+
+
+@pytest.fixture
+def held(releases: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(releases, tmp_path / "held"))
+
+
+def mask_of(folder: Path, rows: list[int]) -> np.ndarray:
+    mask = np.zeros(read_table(folder / "b-t4sa" / "index.parquet").num_rows, dtype=bool)
+    mask[rows] = True
+    return mask
+
+
+def without(held: Path, target: Path, rows: list[int]) -> Path:
+    """Another copy, those rows taken out: what the maintainers publish next."""
+    shutil.copytree(held, target)
+    for name in FOLDERS:
+        rewriting.drop_rows(target / name, {"b-t4sa": mask_of(target / name, rows)}, data_version="1.0.1")
+    return target
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(folder.rglob("*")) if p.is_file()}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [[3], [0, 1, 58], list(range(12)), list(range(50))])
+def test_only_touched_shards_are_written(held: Path, rows: list[int]) -> None:
+    before = digests(held)
+    for name in FOLDERS:
+        table = read_table(held / name / "b-t4sa" / "index.parquet")
+        touched = set(table["file"].take(pa.array(rows)).to_pylist())
+        done = rewriting.drop_rows(held / name, {"b-t4sa": mask_of(held / name, rows)})
+        emptied = len(rows) >= 12
+        assert emptied or set(done.shards) == touched
+        after = digests(held)
+        same = {file for file in table["file"].unique().to_pylist()} - touched
+        assert emptied or all(after[f"{name}/{file}"] == before[f"{name}/{file}"] for file in same)
+    report = check_release(held, deep=True)
+    assert report.ok and report.samples == 2 * (60 - len(rows)), [str(fault) for fault in report.faults]
+    assert sorted(p.name for p in held.iterdir()) == sorted(FOLDERS)
+
+
+def test_a_layer_is_not_emptied_and_damage_is_not_copied(held: Path) -> None:
+    folder = held / "t4sa"
+    with pytest.raises(NoRows):
+        rewriting.drop_rows(folder, {"b-t4sa": np.ones(60, dtype=bool)})
+    row = read_table(folder / "b-t4sa" / "index.parquet").slice(0, 1).to_pylist()[0]
+    with (folder / row["file"]).open("r+b") as file:
+        file.seek(row["offset"] + row["length"] // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+    before = digests(folder)
+    with pytest.raises(ChecksumMismatch):
+        rewriting.drop_rows(folder, {"b-t4sa": mask_of(folder, [1])})
+    assert digests(folder) == before
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_kill_at_any_step_leaves_it_as_it_was_or_goes_on(
+    name: str, held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = without(held, tmp_path / "whole", [1, 40])
+    real: Callable[..., Path] = Path.replace
+    for number in range(100):
+        shutil.rmtree(tmp_path / "try", ignore_errors=True)
+        shutil.copytree(held, tmp_path / "try")
+        folder, count = tmp_path / "try" / name, 0
+
+        def dies(path: Path, target: Path, number: int = number) -> Path:
+            nonlocal count
+            count += 1
+            if count > number:
+                raise KeyboardInterrupt
+            return real(path, target)
+
+        monkeypatch.setattr(Path, "replace", dies)
+        try:
+            rewriting.drop_rows(folder, {"b-t4sa": mask_of(folder, [1, 40])}, data_version="1.0.1")
+        except KeyboardInterrupt:
+            monkeypatch.undo()
+            if not rewriting.finish_rewriting(folder):
+                rewriting.drop_rows(folder, {"b-t4sa": mask_of(folder, [1, 40])}, data_version="1.0.1")
+            assert digests(folder) == digests(whole / name), number
+        else:
+            break
+    assert 8 < number < 99
+    assert digests(folder) == digests(whole / name)
+
+
+def test_what_the_current_release_lacks_is_found_and_removed(held: Path, tmp_path: Path) -> None:
+    current = removals.current_of_folder(without(held, tmp_path / "new", [5, 33, 59]))
+    found = removals.find(held, current, caches=False)
+    assert [(one.kind, one.path.name, one.rows) for one in found] == [("release", name, 3) for name in FOLDERS]
+    removals.apply(found, current)
+    for name in FOLDERS:
+        ours, theirs = load_manifest(held / name), load_manifest(tmp_path / "new" / name)
+        assert ours.content_digest == theirs.content_digest
+        assert ours.data_version == theirs.data_version == "1.0.1"
+    assert check_release(held, deep=True).ok
+    assert removals.find(held, current, caches=False) == []
+
+
+def test_ids_that_were_sent(held: Path) -> None:
+    table = read_table(held / "t4sa" / "b-t4sa" / "index.parquet")
+    words = [table["key"][7].as_py(), str(table["tweet_id"][8].as_py())]
+    tweets = table["tweet_id"].to_pylist()
+    expected = len({7, *(row for row, tweet in enumerate(tweets) if tweet == tweets[8])})
+    found = removals.find(held / "t4sa", None, ids=words, caches=False)
+    assert [one.rows for one in found] == [expected]
+    removals.apply(found, None)
+    assert check_release(held / "t4sa").ok
+    left = read_table(held / "t4sa" / "b-t4sa" / "index.parquet")["key"].to_pylist()
+    assert words[0] not in left and len(left) == 60 - expected
+
+
+def test_another_selection_is_not_taken_for_removals(held: Path, tmp_path: Path) -> None:
+    current = removals.current_of_folder(without(held, tmp_path / "new", list(range(10))))
+    with pytest.raises(RemovalsUnclear, match="another selection"):
+        removals.find(held, current, caches=False)
+
+
+def test_a_release_in_place(held: Path, truth: pa.Table, tmp_path: Path) -> None:
+    import tarfile
+
+    from t4sa_data.manifest import FileEntry
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    archive = raw / "b-t4sa_imgs.tar"
+    with tarfile.open(archive, "w") as tar:
+        for row in truth.to_pylist():
+            info = tarfile.TarInfo(f"data/{row['key']}.jpg")
+            info.size = len(row["bytes"])
+            tar.addfile(info, __import__("io").BytesIO(row["bytes"]))
+    with tarfile.open(archive) as tar:
+        offsets = np.array([member.offset_data for member in tar.getmembers()])
+    record = truth.drop_columns(["bytes"])
+    sizes = np.array([len(one) for one in truth["bytes"].to_pylist()])
+    layer = release.Layer(name="b-t4sa", table=record, tasks=(), written=(), image_bytes=sizes)
+    entry = FileEntry(
+        name=archive.name, bytes=archive.stat().st_size, sha256=hashlib.sha256(archive.read_bytes()).hexdigest()
+    )
+    release.seal_in_place(raw, layer, [archive.name] * len(sizes), offsets, [entry])
+    assert check_release(raw).ok
+    current = removals.current_of_folder(without(held, tmp_path / "new", [4, 30]))
+    found = removals.find(raw, current, caches=False)
+    assert [(one.kind, one.rows) for one in found] == [("in place", 2)]
+    removals.apply(found, current)
+    report = check_release(raw, deep=True)
+    assert report.ok and report.samples == 58, [str(fault) for fault in report.faults]
+    data = archive.read_bytes()
+    images = truth["bytes"].to_pylist()
+    assert [images[row] in data for row in (3, 4, 29, 30)] == [True, False, True, False]
+
+
+def test_a_text_layer(tmp_path: Path) -> None:
+    ids = list(range(1000, 1040))
+    rows = [
+        {"tweet_id": one, "negative": 0.0, "neutral": 0.0, "positive": 1.0, "confidence": 1.0, "label": 2,
+         "text": f"t{one}", "split": "train"}
+        for one in ids
+    ]  # fmt: skip
+    table = release.in_release_order(pa.Table.from_pylist(rows, schema=TEXT_RECORD))
+    sizes = np.full(40, 1000, dtype=np.int64)
+    tasks = release.plan_shards("t4sa-text", table, sizes, 10_000)
+    written = [release.write_text_shard(tmp_path, t, table.slice(t.start, t.num_rows)) for t in tasks]
+    totals = np.zeros(40, dtype=np.int64)
+    for task, one in zip(tasks, written, strict=True):
+        totals[task.start] = one["parquet"].bytes
+    layer = release.Layer(name="t4sa-text", table=table, tasks=tasks, written=written, image_bytes=totals)
+    release.seal(tmp_path, "parquet", [layer])
+    assert check_release(tmp_path).ok and len(tasks) > 1
+    found = removals.find(tmp_path, None, ids=["1003", "1010"], caches=False)
+    assert [one.rows for one in found] == [2]
+    removals.apply(found, None)
+    report = check_release(tmp_path)
+    assert report.ok, [str(fault) for fault in report.faults]
+    assert load_manifest(tmp_path / "t4sa").layers["t4sa-text"].splits["train"].rows == 38
+
+
+def test_caches(held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of old releases go, those that the current one shares stay; Arrow copies by their keys."""
+    new = without(held, tmp_path / "new", [5])
+    current = removals.current_of_folder(new)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("T4SA_CACHE", str(tmp_path / "cache"))
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "T4SA_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    manifest = load_manifest(held / "t4sa")
+    url = "hf://datasets/t4sa/t4sa@v1"
+    note = {"url": url, "root": url, "manifest": manifest.to_json().decode()}
+    for kind in ("releases", "shards"):
+        (tmp_path / "cache" / kind).mkdir(parents=True)
+    (tmp_path / "cache" / "releases" / "x.json").write_text(json.dumps(note))
+    for file in manifest.files:
+        if file.layer is not None:
+            shutil.copy(held / "t4sa" / file.name, tmp_path / "cache" / "shards" / f"{file.sha256}-{file.bytes}")
+    repository = tmp_path / "hf" / "hub" / "datasets--t4sa--t4sa"
+    for commit, source in (("old", held), ("new", new)):
+        for file in (source / "t4sa").rglob("*"):
+            if file.is_file():
+                blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, blob)
+                link = repository / "snapshots" / commit / file.relative_to(source / "t4sa")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(blob)
+    keys = read_table(held / "t4sa" / "b-t4sa" / "index.parquet")["key"].to_pylist()
+    for config, some in (("b-t4sa-00aa", keys), ("b-t4sa-00bb", keys[6:]), ("other-00cc", keys)):
+        folder = tmp_path / "hf" / "datasets" / "parquet" / config / "0.0.0"
+        folder.mkdir(parents=True)
+        table = pa.table({"key": some})
+        with pa.OSFile(str(folder / "parquet-train.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as out:
+            out.write_table(table)
+    found = removals.find(held, current)
+    kinds = [one.kind for one in found]
+    assert kinds.count("Arrow copy") == kinds.count("Hub client's cache") == 1 and kinds.count("cache") == 2
+    removals.apply(found, current)
+    assert removals.find(held, current) == []
+    left = {path.name.split("-")[0] for path in (tmp_path / "cache" / "shards").iterdir()}
+    assert left == {f.sha256 for f in manifest.files if f.layer is not None} & set(current.files)
+    assert sorted(p.name for p in (tmp_path / "hf" / "datasets" / "parquet").iterdir()) == ["b-t4sa-00bb", "other-00cc"]
+    assert [p.name for p in (repository / "snapshots").iterdir()] == ["new"]
+    assert all(path.resolve().is_file() for path in (repository / "snapshots" / "new").rglob("*") if path.is_symlink())
+    assert {p.name for p in (repository / "blobs").iterdir()} == {
+        hashlib.sha256(p.read_bytes()).hexdigest() for p in (new / "t4sa").rglob("*") if p.is_file()
+    }
+
+
+def test_the_command(held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from t4sa_data.cli import app
+
+    new = without(held, tmp_path / "new", [5])
+    options = ["removals", str(held), "--current", str(new), "--no-caches"]
+    first = CliRunner().invoke(app, options)
+    assert first.exit_code == 1 and "1 row(s)" in first.output and "--apply" in first.output
+    second = CliRunner().invoke(app, [*options, "--apply"])
+    assert second.exit_code == 0, second.output
+    third = CliRunner().invoke(app, options)
+    assert third.exit_code == 0 and "nothing is held" in third.output
+    assert CliRunner().invoke(app, ["removals", str(held), "--only-ids"]).exit_code == 2

@@ -210,7 +210,7 @@ def _drop_of(folder: Path, manifest: Manifest, current: Current | None, words: S
     most = IMAGES_PER_TWEET * current.count if current is not None and current.count is not None else total // 10
     if differ > most:
         raise RemovalsUnclear(
-            f"samples that are not in release {current.tag if current else ''}, more than were removed: this is another "
+            f"samples that are not in {current.tag if current else ''}, more than were removed: this is another "
             "selection of the data",
             expected=f"at most {most:,}",
             got=f"{differ:,}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -56,7 +57,7 @@ def test_only_touched_shards_are_written(held: Path, rows: list[int]) -> None:
         emptied = len(rows) >= 12
         assert emptied or set(done.shards) == touched
         after = digests(held)
-        same = {file for file in table["file"].unique().to_pylist()} - touched
+        same = set(table["file"].unique().to_pylist()) - touched
         assert emptied or all(after[f"{name}/{file}"] == before[f"{name}/{file}"] for file in same)
     report = check_release(held, deep=True)
     assert report.ok and report.samples == 2 * (60 - len(rows)), [str(fault) for fault in report.faults]
@@ -155,7 +156,7 @@ def test_a_release_in_place(held: Path, truth: pa.Table, tmp_path: Path) -> None
         for row in truth.to_pylist():
             info = tarfile.TarInfo(f"data/{row['key']}.jpg")
             info.size = len(row["bytes"])
-            tar.addfile(info, __import__("io").BytesIO(row["bytes"]))
+            tar.addfile(info, io.BytesIO(row["bytes"]))
     with tarfile.open(archive) as tar:
         offsets = np.array([member.offset_data for member in tar.getmembers()])
     record = truth.drop_columns(["bytes"])

@@ -230,10 +230,10 @@ tell(done=True)
 """
 
 
-def kill_and_repeat(tmp_path: Path, folder: Path, at: int, answered: bool) -> None:
+def kill_and_repeat(tmp_path: Path, folder: Path, at: int, answered: bool, by_xet: bool = False) -> None:
     """Kill a client at a request, let another do the work again: all is as if nothing had happened."""
-    with WritableHub(tmp_path / f"hub{at}{answered}", users=USERS) as hub:
-        env = clients.environment(hub.url, tmp_path, token="hf_alice")
+    with WritableHub(tmp_path / f"hub{at}{answered}", users=USERS, xet=by_xet) as hub:
+        env = clients.environment(hub.url, tmp_path, token="hf_alice", xet=by_xet)
         with clients.start(PUBLISH, str(folder), env=env) as client:
             hub.kill_after(at, lambda: (client.kill(), client.wait()), answered=answered)
             told, _ = client.communicate(timeout=60)
@@ -254,11 +254,32 @@ def test_a_client_is_killed_at_a_request(tmp_path: Path, folder: Path, at: int, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_client_is_killed_at_every_request(tmp_path: Path, folder: Path, answered: bool) -> None:
-    with WritableHub(tmp_path / "hub", users=USERS) as hub:
-        clients.run(PUBLISH, str(folder), env=clients.environment(hub.url, tmp_path, token="hf_alice"))
+@pytest.mark.parametrize("by_xet", [False, True])
+def test_a_client_is_killed_at_every_request(tmp_path: Path, folder: Path, answered: bool, by_xet: bool) -> None:
+    if by_xet and not xet.works():
+        pytest.skip("hf_xet does not write to a folder here")
+    with WritableHub(tmp_path / "hub", users=USERS, xet=by_xet) as hub:
+        clients.run(PUBLISH, str(folder), env=clients.environment(hub.url, tmp_path, token="hf_alice", xet=by_xet))
     for at in range(1, len(hub.log)):
-        kill_and_repeat(tmp_path, folder, at, answered)
+        kill_and_repeat(tmp_path, folder, at, answered, by_xet)
+
+
+def test_an_edited_file_is_sent_in_part(tmp_path: Path) -> None:
+    """Also from another machine, whose client has kept nothing of the first upload."""
+    if not xet.works():
+        pytest.skip("hf_xet does not write to a folder here")
+    file, sent = tmp_path / "release" / "a.tar", []
+    file.parent.mkdir()
+    data = hashlib.shake_256(b"data").digest(4 << 20)
+    with WritableHub(tmp_path / "hub", users=USERS, xet=True) as hub:
+        for machine, edit in (("one", b""), ("two", b"hello")):
+            file.write_bytes(data[: 2 << 20] + edit + data[2 << 20 :])
+            env = clients.environment(hub.url, tmp_path / machine, token="hf_alice", xet=True)
+            clients.run(PUBLISH, str(file.parent), env=env)
+            sent.append(hub.uploaded)
+            xet.forget_client(hub.state)
+        assert hub.repos[REPO].files()["a.tar"].sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert sent[0] > len(data) > 8 * (sent[1] - sent[0]) > 0
 
 
 def test_an_open_door_is_seen(tmp_path: Path, folder: Path) -> None:

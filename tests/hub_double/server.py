@@ -79,7 +79,7 @@ class WritableHub:
         self._arrived = 0
         self._kill_at: int | None = None
         self._kill: Callable[[], object] = lambda: None
-        self._unanswered = False
+        self._unanswered = self._struck = False
         self._killed = threading.Event()
 
     def __enter__(self) -> WritableHub:
@@ -127,10 +127,14 @@ class WritableHub:
         with self._lock:
             self._kill_at, self._kill, self._unanswered = self._arrived + n, action, not answered
             self._killed.clear()
+            xet.keep_index(self.state)
 
     def open_again(self) -> None:
         """Hear requests again; a kill that is still to come is forgotten."""
         with self._lock:
+            if self._struck:
+                xet.restore_index(self.state)
+            self._struck = False
             self._kill_at = None
             self._killed.set()
 
@@ -199,6 +203,7 @@ class WritableHub:
         with self._lock:
             self.log.append(request)
             is_last = request.number == self._kill_at
+            self._struck = self._struck or is_last
         if is_last:
             self._kill()
             self._killed.set()

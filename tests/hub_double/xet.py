@@ -10,6 +10,7 @@ again when bit 31 of the flags is set, and 48 with the sha256 when bit 30 is; a 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -93,6 +94,28 @@ def token(state: State, call: Call, kind: str, name: str, right: str, revision: 
         {"X-Xet-Cas-Url": cas_url(state), "X-Xet-Access-Token": said, "X-Xet-Token-Expiration": str(expires)}
     )
     return answer
+
+
+def forget_client(state: State) -> None:
+    """Drop what the client keeps beside the store of its own uploads: the next one comes from another machine."""
+    for folder in list((state.cas or state.folder).glob("**/shard-cache")):
+        shutil.rmtree(folder)
+
+
+def keep_index(state: State) -> None:
+    """Copy the store's index of chunks, before a client is killed: here the client is the store, and breaks it."""
+    for index in (state.cas or state.folder).glob("**/global_dedup_lookup.redb"):
+        shutil.copy(index, state.folder / "index")
+
+
+def restore_index(state: State) -> None:
+    """Put the copy back. Chunks that came since are in the store, but are not found for reuse."""
+    kept = state.folder / "index"
+    for index in (state.cas or state.folder).glob("**/global_dedup_lookup.redb"):
+        index.unlink()
+        if kept.exists():
+            shutil.copy(kept, index)
+    kept.unlink(missing_ok=True)
 
 
 def ingested(state: State, repo: Repo, oid: str) -> Stored | None:

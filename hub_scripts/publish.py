@@ -137,11 +137,10 @@ def _publish_one(hub: Hub, view: View, gate: Mode | None, say: Say) -> Published
             )
         say(f"{repo_id}: tag {view.tag}")
     _record(hub, repo_id, view, say)
-    branch = branch_of(view.tag)
-    if branch in state.branches or branch in hub.need_state(repo_id).branches:
+    end = hub.need_state(repo_id)
+    if (branch := branch_of(view.tag)) in end.branches:
         with explain(repo_id):
             hub.api.delete_branch(repo_id, branch=branch, repo_type="dataset")
-    end = hub.need_state(repo_id)
     return Published(
         repo_id=repo_id, tag=view.tag, commit=end.tags.get(view.tag, commit), private=end.private, gated=end.gated
     )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import typer
 
+from hub_scripts.verify_cli import diff_command
 from t4sa_data.catalog import CLASSES, HUB_REPOSITORIES, SPLITS
 from t4sa_data.errors import BadOption
 from t4sa_data.reading.release import OpenRelease
 from t4sa_data.shards import read_table
 from t4sa_data.summary import table as as_table
+
+__all__ = ["Diff", "describe", "diff", "diff_command"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,34 +153,3 @@ def describe(found: Diff) -> str:
         lines += as_table(("what", "split", "class", "samples"), found.counts)
     lines += [f"{name}: {one:,} rows, now {other:,}" for name, one, other in found.texts]
     return "\n".join(lines) if not found.is_none else "\n".join([*lines, "no difference"])
-
-
-def diff_command(
-    one: Annotated[str, typer.Argument(metavar="A", help="Folder, URL, or revision on the Hub (v1.0.0).")],
-    other: Annotated[str, typer.Argument(metavar="B", help="The same.")],
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", metavar="N", help="Of the revisions.", envvar="T4SA_NAMESPACE")
-    ] = None,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="Also print the keys, one a line: +, -, ~ (label), > (split).")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with the keys.")] = False,
-) -> None:
-    """Show how two releases differ: added, removed, relabelled, moved samples, by split and class.
-
-    Exit status: 0 done (whether they differ or not), 1 fault, 2 usage, 3 credentials.
-    """
-    import json
-
-    from hub_scripts.cli import exit_statuses
-
-    with exit_statuses():
-        found = diff(one, other, namespace=namespace)
-        if as_json:
-            typer.echo(json.dumps(asdict(found), indent=1))
-            return
-        typer.echo(describe(found))
-        if keys:
-            for mark, some in (("+", found.added), ("-", found.removed), ("~", found.relabelled), (">", found.moved)):
-                for key in some:
-                    typer.echo(f"{mark} {key}")

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from hub_scripts.client import Hub, RepositoryState, explain
+from hub_scripts.verify_cli import NUM_SAMPLES, verify_command
 from hub_scripts.verify_rows import check_rows
 from t4sa_data.errors import HubAccessError, HubUnreachable, T4SAError
 from t4sa_data.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -23,13 +22,11 @@ from t4sa_data.releases_file import RELEASES_NAME, Releases, is_tag, parse_relea
 from t4sa_data.testing.check_documents import CROISSANT_NAME, README_NAME, check_documents
 from t4sa_data.testing.faults import Faults
 
+__all__ = ["Report", "verify", "verify_command"]
+
 FORMATS = ("parquet", "wds")
 BESIDE = (".gitattributes", RELEASES_NAME)
 """Files of a repository that no manifest names."""
-NUM_SAMPLES = 8
-"""Rows read of each repository, each way."""
-STRANGER_VARIABLE = "T4SA_STRANGER_TOKEN"
-"""Token of an account that was not let in, to see that it is refused."""
 
 
 @dataclass(kw_only=True)
@@ -335,43 +332,3 @@ class _Repository:
 
 def _state(releases: Releases) -> str:
     return releases.releases[str(releases.current)].state
-
-
-def verify_command(
-    namespace: Annotated[
-        str, typer.Option("--namespace", metavar="N", help="Account or organisation.", envvar="T4SA_NAMESPACE")
-    ],
-    revision: Annotated[str | None, typer.Argument(metavar="[REVISION]", help="Default: the current release.")] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Bring every file, and decode every image.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    samples: Annotated[int, typer.Option(min=1, help="Random rows to read of each repository.")] = NUM_SAMPLES,
-    seed: Annotated[int | None, typer.Option(help="Of the sample. Default: another one each time.")] = None,
-) -> None:
-    """Check that what is on the Hub is what was built, and that only those who were let in can read it.
-
-    Files against the manifest by sha256 without fetching them, card, configs, tags, releases.json, gate, refusals, and
-    random rows. With T4SA_STRANGER_TOKEN (an account that was not let in) its refusal is seen, too. One line per fault.
-    Exit status: 0 none, 1 some, 2 usage, 3 credentials.
-    """
-    import json
-    import os
-
-    from hub_scripts.cli import exit_statuses, say
-
-    with exit_statuses():
-        stranger = os.environ.get(STRANGER_VARIABLE) or None
-        report = verify(namespace, revision, deep=deep, stranger=stranger, num_samples=samples, seed=seed, say=say)
-        if as_json:
-            typer.echo(json.dumps({"ok": report.ok, **asdict(report)}, indent=1))
-        else:
-            for line in report.faults:
-                typer.echo(line)
-            for line in report.warnings:
-                say(f"warning: {line}")
-            for repo_id, one in report.checked.items():
-                say(f"{repo_id}: {', '.join(f'{name} {value}' for name, value in one.items())}")
-            if stranger is None:
-                say(f"note: no {STRANGER_VARIABLE}, so only anonymous readers were tried")
-            say("ok" if report.ok else f"{len(report.faults)} fault(s)")
-        if not report.ok:
-            raise typer.Exit(1)

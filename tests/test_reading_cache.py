@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from t4sa_data.downloading.part import NOTE_SUFFIX, PART_SUFFIX, Part
 from t4sa_data.errors import DiskSpaceError
+from t4sa_data.files import TEMPORARY
 from t4sa_data.manifest import load_manifest
 from t4sa_data.reading import cache as cache_module
 from t4sa_data.reading.cache import Cache
@@ -135,3 +137,15 @@ def test_a_full_disk_is_said_before_it_is_full(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(cache_module, "SPARE_BYTES", 1 << 62)
     with pytest.raises(DiskSpaceError, match="not enough disk to keep a shard"):
         Cache(tmp_path).admit("0" * 64, 100, keep=())
+
+
+def test_what_a_killed_writer_of_a_note_left_goes_with_the_note(tmp_path: Path) -> None:
+    """A kill between the note's new bytes and its rename."""
+    target = tmp_path / "a [1]"
+    left = tmp_path / f".{target.name}{PART_SUFFIX}{NOTE_SUFFIX}.77-0a{TEMPORARY}"
+    left.write_bytes(b"{")
+    other = tmp_path / f".b{PART_SUFFIX}{NOTE_SUFFIX}.77-0a{TEMPORARY}"
+    other.write_bytes(b"{")
+    with Part(target, checkpoint_bytes=1) as part:
+        part.finish(target)
+    assert not left.exists() and other.exists()

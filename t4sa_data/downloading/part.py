@@ -8,6 +8,7 @@ mirror that does not answer, must not cost what took a day.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from t4sa_data.downloading.replies import Reply
-from t4sa_data.files import CHUNK_BYTES, explain_os_errors, sync_folder, write_bytes
+from t4sa_data.files import CHUNK_BYTES, TEMPORARY, explain_os_errors, sync_folder, write_bytes
 
 NOTE_SUFFIX = ".json"
 PART_SUFFIX = ".part"
@@ -28,10 +29,17 @@ def _note_of(target: Path) -> Path:
     return target.with_name(target.name + PART_SUFFIX + NOTE_SUFFIX)
 
 
+def _remove_note(note: Path) -> None:
+    """Remove a note, and what killed writers of it left: nobody else has the part."""
+    note.unlink(missing_ok=True)
+    for left in note.parent.glob(f".{glob.escape(note.name)}.*{TEMPORARY}"):
+        left.unlink(missing_ok=True)
+
+
 def discard_note(target: Path) -> None:
     """Remove the note of a whole file, which a run that was killed while it gave the final name leaves."""
     if not target.with_name(target.name + PART_SUFFIX).exists():
-        _note_of(target).unlink(missing_ok=True)
+        _remove_note(_note_of(target))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +191,7 @@ class Part:
 
     def _discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        _remove_note(self._note)
 
     def finish(self, target: Path) -> None:
         """Give the whole file its final name."""
@@ -193,4 +201,4 @@ class Part:
             self._finished = True
             self.path.replace(target)
             sync_folder(target.parent)
-        self._note.unlink(missing_ok=True)
+        _remove_note(self._note)

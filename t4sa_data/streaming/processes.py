@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import threading
 import traceback
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -85,6 +86,7 @@ class _Child:
         self._pipe, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(target=_serve, args=(theirs, packed), daemon=True)
         self._is_ready = False
+        self._ending = threading.Lock()  # two threads that ask at once how a process ended may both learn nothing
         try:
             self._process.start()
         except BaseException:
@@ -102,10 +104,9 @@ class _Child:
             self._pipe.send_bytes(pickle.dumps(chunk, protocol=5))
             answer = self._answer(seconds)
         except (EOFError, OSError) as error:
-            self._process.join(5)
             raise WorkerDied(
                 "a worker process of the loader died",
-                got=f"exit code {self._process.exitcode}",
+                got=f"exit code {self._exit_code()}",
                 hint="Killed or out of memory? A script that starts processes needs `if __name__ == '__main__':`.",
             ) from error
         if isinstance(answer, BaseException):
@@ -121,6 +122,14 @@ class _Child:
             )
         return pickle.loads(self._pipe.recv_bytes())
 
+    def _exit_code(self) -> object:
+        with self._ending:
+            try:
+                self._process.join(5)
+                return self._process.exitcode
+            except ValueError:  # it was closed, by who ends the loader
+                return "unknown"
+
     def kill(self) -> None:
         """End the process: it holds nothing that would need to be put away."""
         self._process.kill()
@@ -128,8 +137,9 @@ class _Child:
     def close(self) -> None:
         """End the process and give back the pipe."""
         self._process.kill()
-        self._process.join()
-        self._process.close()
+        with self._ending:
+            self._process.join()
+            self._process.close()
         self._pipe.close()
 
 

@@ -282,6 +282,8 @@ print(json.dumps(outcome(split="test", token=False)))
 print(json.dumps(outcome(split="test", token="hf_not_a_token_at_all")))
 """
         (after, pinned, anonymous, wrong), output = run_client(hub, tmp_path, script, HF_TOKEN=TOKEN)
+    (down,), said = run_client(hub, tmp_path, SHORT, HF_TOKEN=TOKEN)
+    assert down["rows"] == before["rows"] and "the Hub cannot be reached" in said
     assert len(before["rows"]) == 3
     for outcome in (after, pinned):
         assert outcome["error"] == "HubAccessError"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from t4sa_data import places
 from t4sa_data.errors import ReleaseWithdrawn, T4SAError, UnknownRevision
-from t4sa_data.loading.hub_errors import client_folder, explain_hub_errors
+from t4sa_data.loading.hub_errors import client_folder, explain_hub_errors, has_copy
 from t4sa_data.manifest import Manifest
 from t4sa_data.releases_file import RELEASES_NAME, Releases, parse_releases
 
@@ -142,11 +142,28 @@ def look_up(repo_id: str, revision: str, token: bool | str | None = None) -> Pub
     """
     with explain_hub_errors(repo_id, revision):
         releases, was_asked = _releases(repo_id, token)
+    if not was_asked:
+        _tell_of_cache(repo_id)
     tag = releases.resolve(revision) if releases is not None else None
     found = Published(repo_id=repo_id, revision=tag or revision, releases=releases, was_asked=was_asked)
     if tag is not None:
         found.refuse_withdrawn(tag)
     return found
+
+
+def _tell_of_cache(repo_id: str) -> None:
+    """Say once that the cache is read because there is no connection; in offline mode that is what was asked for."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or not has_copy(repo_id) or (repo_id, "cache") in _told:
+        return
+    _told.add((repo_id, "cache"))
+    warnings.warn(
+        f"{repo_id}: the Hub cannot be reached. What is in the cache is read; whether it was withdrawn, or your access "
+        "taken back, is not known.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _releases(repo_id: str, token: bool | str | None) -> tuple[Releases | None, bool]:

@@ -4,6 +4,7 @@ turned into ours. Nothing here prints, logs or keeps a token.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ ATTEMPTS = 4
 BACKOFF_SECONDS = 1.0
 """Wait before the second attempt; doubled each time."""
 _LOGIN = "Log in with `hf auth login` (a token with write access), or set HF_TOKEN."
+_AGAIN = "Run the same command again: it goes on where it was."
 Result = TypeVar("Result")
 
 
@@ -250,6 +252,10 @@ def _named(error: BaseException, where: str) -> HubError | None:
         return UnknownRevision("the repository has no such revision", where=where)
     if isinstance(error, hub.HfHubHTTPError) and status is not None:
         return _by_status(error, int(status), where)
+    if isinstance(error, ValueError) and "Invalid metadata" in str(error):
+        return HubRefused("the Hub does not take the card", got=str(error).splitlines()[0], where=where)
+    if isinstance(error, json.JSONDecodeError | KeyError):
+        return HubUnreachable("an answer of the Hub lacks a part", got=type(error).__name__, where=where, hint=_AGAIN)
     kinds = [(kind.__name__, kind.__module__.partition(".")[0]) for kind in type(error).__mro__]
     is_cut = any(name in ("TransportError", "HTTPStatusError") and lib in ("httpx", "httpx2") for name, lib in kinds)
     if is_cut and status is not None and int(status) < 500 and int(status) != 429:
@@ -259,7 +265,7 @@ def _named(error: BaseException, where: str) -> HubError | None:
             "no connection to the Hub, or it was cut",
             got=type(error).__name__,
             where=where,
-            hint="Run the same command again: it goes on where it was.",
+            hint=_AGAIN,
         )
     return None
 
@@ -291,7 +297,7 @@ def _by_status(error: BaseException, status: int, where: str) -> HubError:
             "the Hub failed",
             got=said,
             where=where,
-            hint="Run the same command again: it goes on where it was.",
+            hint=_AGAIN,
         )
     return HubRefused("the Hub does not take the request", got=said, where=where)
 

@@ -154,8 +154,8 @@ def _created(hub: Hub, repo_id: str, say: Say) -> RepositoryState:
     """
     state = hub.state(repo_id)
     if state is None:
-        with explain(repo_id):
-            hub.api.create_repo(repo_id, private=True, repo_type="dataset", exist_ok=True)
+        with explain(repo_id):  # where it is there after all (an answer was lost): a conflict, and another look
+            hub.api.create_repo(repo_id, private=True, repo_type="dataset")
         say(f"{repo_id}: created, private")
         state = hub.need_state(repo_id)
     if state.is_open:

@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,13 @@ def command_line() -> Any:
 
 
 @cache
-def known_options(command: str) -> tuple[frozenset[str], bool]:
-    """Options of a command of `t4sa`, and whether there is such a command."""
-    group = command_line()
-    context = group.make_context("t4sa", [], resilient_parsing=True)
-    found = group if not command else group.get_command(context, command)
+def known_options(*words: str) -> tuple[frozenset[str], bool]:
+    """Options of a command of `t4sa`, and whether there is such a command; a group's command is named by its words."""
+    found = command_line()
+    context = found.make_context("t4sa", [], resilient_parsing=True)
+    for word in words:
+        if found is not None and hasattr(found, "get_command"):
+            found = found.get_command(context, word)
     if found is None:
         return frozenset(), False
     return frozenset(o for p in found.params for o in (*p.opts, *p.secondary_opts)) | {"--help"}, True
@@ -93,8 +96,8 @@ def shown_commands(text: str) -> Iterator[str]:
 def test_every_command_shown_exists_with_its_options(page: Path) -> None:
     for line in shown_commands(page.read_text(encoding="utf-8")):
         words = shlex.split(line.replace("[", "").replace("]", "").replace("\\|", " "), comments=True)[1:]
-        command = "" if words[0].startswith("-") else words[0]
-        options, exists = known_options(command)
+        named = list(takewhile(lambda word: not word.startswith("-"), words))
+        options, exists = known_options(*named)
         assert exists, f"{page.name} shows `{line}`"
         unknown = {word.split("=")[0] for word in words if word.startswith("--")} - options
         assert not unknown, f"{page.name} shows `{line}` with {unknown}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hub_scripts.verify_cli import diff_command, verify_command
 from t4sa_data import errors
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ requests_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Requests for access: list, accept, reject, cancel, grant."
 )
 app.add_typer(requests_app, name="requests")
+app.command("verify")(verify_command)
+app.command("diff")(diff_command)
 
 
 @contextmanager

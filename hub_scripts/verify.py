@@ -192,7 +192,7 @@ class _Repository:
         """Public behind a gate; no DOI, which would forbid a takedown."""
         if state.is_open:
             self.fault(
-                "OPEN: public without a gate; close it now: `t4sa hub gate --mode manual`, then look who read it"
+                "OPEN: public without a gate; close it now: `t4sa hub gate --close`, then look who read it"
             )
         elif state.private:
             self.fault("private: nobody that was let in can read it")

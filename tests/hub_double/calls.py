@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote
 
 Kind = Literal["500", "502", "503", "504", "429", "412", "409", "expired", "stale", "drop", "cut", "slow"]
@@ -31,7 +31,7 @@ class Request:
     sent: int
     """Bytes of the request's body."""
     received: int
-    """Bytes of the answer's body that went out."""
+    """Bytes of the answer's body that were sent out."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} -> {self.status}"
@@ -47,6 +47,7 @@ class Call:
     """As it was sent, without the query."""
     query: str
     headers: Mapping[str, str]
+    """Names as in Content-Type, however they were sent."""
     body: bytes
     token: str | None
     user: str | None
@@ -54,7 +55,7 @@ class Call:
     role: str = "write"
 
     @property
-    def json(self) -> dict:
+    def json(self) -> Any:
         return json.loads(self.body or b"{}")
 
     def asked(self, name: str, default: str = "") -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,12 +51,12 @@ def start(script: str, *arguments: str, env: dict[str, str]) -> subprocess.Popen
     return subprocess.Popen(asked, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def run(script: str, *arguments: str, env: dict[str, str]) -> dict:
+def run(script: str, *arguments: str, env: dict[str, str]) -> dict[str, Any]:
     """All that a script told, later words over earlier ones."""
     with start(script, *arguments, env=env) as client:
         told, complained = client.communicate(timeout=120)
     assert client.returncode == 0, complained
-    said: dict = {}
+    said: dict[str, Any] = {}
     for line in told.splitlines():
         if line.startswith("{"):
             said |= json.loads(line)

@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qs, quote
 
 from tests.hub_double import xet
@@ -35,9 +36,9 @@ def tree(state: State, call: Call, kind: str, name: str, revision: str, path: st
     return paged(state, call, entries)
 
 
-def _below(repo: Repo, oid: str, folder: str, *, deep: bool) -> list[dict]:
+def _below(repo: Repo, oid: str, folder: str, *, deep: bool) -> list[dict[str, Any]]:
     files, prefix = repo.commits[oid].tree, f"{folder}/" if folder else ""
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     folders: dict[str, bool] = {}
     for path, blob in files.items():
         if not path.startswith(prefix):
@@ -50,7 +51,7 @@ def _below(repo: Repo, oid: str, folder: str, *, deep: bool) -> list[dict]:
     return [_folder(path) for path, is_child in folders.items() if deep or is_child] + found
 
 
-def entry(repo: Repo, path: str, blob: Blob) -> dict:
+def entry(repo: Repo, path: str, blob: Blob) -> dict[str, Any]:
     said: dict[str, object] = {"type": "file", "oid": blob.oid, "size": blob.size, "path": path}
     if blob.sha256:
         said["lfs"] = {"oid": blob.sha256, "size": blob.size, "pointerSize": 134}
@@ -59,11 +60,11 @@ def entry(repo: Repo, path: str, blob: Blob) -> dict:
     return said
 
 
-def _folder(path: str) -> dict:
+def _folder(path: str) -> dict[str, Any]:
     return {"type": "directory", "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0, "path": path}
 
 
-def _add_commits(repo: Repo, oid: str, entries: list[dict]) -> None:
+def _add_commits(repo: Repo, oid: str, entries: list[dict[str, Any]]) -> None:
     """When each file last changed."""
     line = repo.history(oid)
     for said in entries:
@@ -88,7 +89,7 @@ def paths_info(state: State, call: Call, kind: str, name: str, revision: str) ->
 def refs(state: State, call: Call, kind: str, name: str) -> Answer:
     repo = find(state, call, kind, name)
 
-    def said(names: dict[str, str], folder: str) -> list[dict]:
+    def said(names: dict[str, str], folder: str) -> list[dict[str, Any]]:
         return [{"name": n, "ref": f"refs/{folder}/{n}", "targetCommit": oid} for n, oid in names.items()]
 
     listed = {"branches": said(repo.branches, "heads"), "tags": said(repo.tags, "tags")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import parse_qsl
 
 import yaml
@@ -95,7 +97,9 @@ def listed(state: State, call: Call, kind: str) -> Answer:
         and (not author or repo.id.startswith(f"{author}/"))
         and (not repo.private or state.may_write(call.user, repo.id.split("/")[0]))
     ]
-    said = [{"_id": "0" * 24, "id": repo.id, "private": repo.private, "gated": repo.gated, "tags": []} for repo in seen]
+    said: list[object] = [
+        {"_id": "0" * 24, "id": repo.id, "private": repo.private, "gated": repo.gated, "tags": []} for repo in seen
+    ]
     return as_json(said)
 
 
@@ -157,7 +161,8 @@ def requests(state: State, call: Call, kind: str, name: str, status: str) -> Ans
     repo = gated(state, call, kind, name)
     said = [
         {
-            "user": {"user": user, "fullname": user.title(), "email": f"{user}@example.invalid"},
+            "user": {"user": user, "fullname": user.title()}
+            | ({} if request.granted else {"email": f"{user}@example.invalid"}),
             "requestId": request.request_id,
             "status": request.status,
             "timestamp": request.timestamp,
@@ -181,7 +186,7 @@ def handle(state: State, call: Call, kind: str, name: str) -> Answer:
     return as_json({"success": True})
 
 
-def _request(repo: Repo, asked: dict) -> AccessRequest | None:
+def _request(repo: Repo, asked: dict[str, Any]) -> AccessRequest | None:
     if "user" in asked:
         return repo.access.get(asked["user"])
     return next((r for r in repo.access.values() if r.request_id == asked.get("requestId")), None)
@@ -194,6 +199,7 @@ def grant(state: State, call: Call, kind: str, name: str) -> Answer:
     if (found := repo.access.get(user)) and found.status == "accepted":
         raise Refused(400, None, "User already has access")
     repo.access[user] = repo.request_of(user, "accepted")
+    repo.access[user].granted = True
     return as_json({"success": True})
 
 
@@ -202,14 +208,15 @@ def auth_check(state: State, call: Call, kind: str, name: str, write: str | None
     return as_json({})
 
 
-def paged(state: State, call: Call, entries: list) -> Answer:
+def paged(state: State, call: Call, entries: Sequence[object]) -> Answer:
     """A page of a listing, and in Link where the next one is."""
     start = int(call.asked("cursor", "0"))
-    stop, headers = start + state.page, {}
+    stop = start + state.page
+    answer = as_json(entries[start:stop])
     if stop < len(entries):
         query = "&".join(part for part in call.query.split("&") if part and not part.startswith("cursor="))
-        headers["Link"] = f'<{state.url}{call.path}?{query}{"&" if query else ""}cursor={stop}>; rel="next"'
-    return as_json(entries[start:stop], **headers)
+        answer.headers["Link"] = f'<{state.url}{call.path}?{query}{"&" if query else ""}cursor={stop}>; rel="next"'
+    return answer
 
 
 def info(state: State, call: Call, kind: str, name: str, revision: str = "main") -> Answer:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.hub_double import xet
 from tests.hub_double.calls import Answer, Call, Refused, as_json, as_xml
@@ -102,7 +103,8 @@ def commit(state: State, call: Call, kind: str, name: str, revision: str) -> Ans
     header = next(line["value"] for line in lines if line["key"] == "header")
     if (parent := header.get("parentCommit")) and not head.startswith(parent):
         raise Refused(412, None, "A commit has happened since. Please refresh and try again.")
-    tree, large = dict(repo.commits[head].tree), {}
+    tree = dict(repo.commits[head].tree)
+    large: dict[str, tuple[Stored, str]] = {}
     for line in lines:
         _change(state, repo, tree, large, line["key"], line["value"])
     _check_quota(state, repo, sum(stored.size for oid, (stored, _) in large.items() if oid not in repo.objects))
@@ -114,7 +116,12 @@ def commit(state: State, call: Call, kind: str, name: str, revision: str) -> Ans
 
 
 def _change(
-    state: State, repo: Repo, tree: dict[str, Blob], large: dict[str, tuple[Stored, str]], key: str, value: dict
+    state: State,
+    repo: Repo,
+    tree: dict[str, Blob],
+    large: dict[str, tuple[Stored, str]],
+    key: str,
+    value: dict[str, Any],
 ) -> None:
     """Apply a line of a commit to a tree."""
     path = value.get("path", "")

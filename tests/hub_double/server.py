@@ -76,7 +76,7 @@ class WritableHub:
         self.faults: list[Fault] = []
         self._broken: list[Exception] = []
         self._lock = threading.RLock()
-        self._arrived = 0
+        self._arrived = self._answered = 0
         self._kill_at: int | None = None
         self._kill: Callable[[], object] = lambda: None
         self._unanswered = self._struck = False
@@ -148,6 +148,15 @@ class WritableHub:
         """Requests to the second origin that carried a token; none, if all is well."""
         return [request for request in self.log if request.origin == "cdn" and request.authorised]
 
+    def reset(self) -> None:
+        """As it began, at the same address: for a process that has imported the client and tries many things."""
+        with self._lock:
+            self.open_again()
+            self.repos.clear()
+            for kept in (self.log, self.history, self.faults):
+                kept.clear()
+            self._arrived = self._answered = 0
+
     def opened(self) -> list[str]:
         """Each moment at which anybody could read a file without a gate; none, if all is well."""
         return [
@@ -198,15 +207,20 @@ class WritableHub:
                 return Refused(500, None, f"The double broke: {error!r}").answer
         return Refused(404, None, "Not Found").answer
 
-    def answered(self, request: Request) -> None:
-        """Write a request down, and kill the client if this was its last."""
+    def write_down(self, request: Request) -> None:
+        """Put a request into the log."""
         with self._lock:
             self.log.append(request)
-            is_last = request.number == self._kill_at
-            self._struck = self._struck or is_last
-        if is_last:
-            self._kill()
-            self._killed.set()
+
+    def answered(self) -> None:
+        """One more has its answer; kill the client if all have that it was to make."""
+        with self._lock:
+            self._answered += 1
+            if self._answered != self._kill_at:
+                return
+            self._struck = True
+        self._kill()
+        self._killed.set()
 
 
 class _Server(ThreadingHTTPServer):
@@ -238,30 +252,32 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         call = self._call(body)
-        status = received = 0
+        answer, fault = hub.carry_out(number, call)
+        if fault and fault.kind == "slow":
+            time.sleep(fault.seconds)
+        if (fault and fault.kind == "drop") or hub.dies_at(number):
+            answer, self.close_connection = Answer(0), True
+        out = b"" if self.command == "HEAD" else answer.body
+        if fault and fault.kind == "cut":
+            out, self.close_connection = out[: fault.after], True
+        request = Request(
+            number=number,
+            origin=self.server.origin,
+            method=self.command,
+            path=unquote(call.path),
+            query=call.query,
+            status=answer.status,
+            authorised="Authorization" in self.headers,
+            user=call.user,
+            sent=len(body),
+            received=len(out),
+        )
+        hub.write_down(request)  # before the client knows: whoever has an answer finds it in the log
         try:
-            answer, fault = hub.carry_out(number, call)
-            if fault and fault.kind == "slow":
-                time.sleep(fault.seconds)
-            if (fault and fault.kind == "drop") or hub.dies_at(number):
-                self.close_connection = True
-            else:
-                status, received = answer.status, self._send(number, answer, fault)
+            if answer.status:
+                self._send(number, answer, out)
         finally:
-            hub.answered(
-                Request(
-                    number=number,
-                    origin=self.server.origin,
-                    method=self.command,
-                    path=unquote(call.path),
-                    query=call.query,
-                    status=status,
-                    authorised="Authorization" in self.headers,
-                    user=call.user,
-                    sent=len(body),
-                    received=received,
-                )
-            )
+            hub.answered()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
 
@@ -274,7 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
             method=self.command,
             path=split.path,
             query=split.query,
-            headers=self.headers,
+            headers={name.title(): value for name, value in self.headers.items()},
             body=body,
             token=token,
             user=state.users.get(token) if token else None,
@@ -291,16 +307,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _send(self, number: int, answer: Answer, fault: Fault | None) -> int:
-        """Send it, or as much as the fault lets through; bytes of the body that went out."""
-        body = b"" if self.command == "HEAD" else answer.body
+    def _send(self, number: int, answer: Answer, body: bytes) -> None:
+        """The answer, with as much of its body as is to go out."""
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.send_header("X-Request-Id", f"Root=1-{number:024x}")
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        if fault and fault.kind == "cut":
-            body, self.close_connection = body[: fault.after], True
         self.wfile.write(body)
-        return len(body)

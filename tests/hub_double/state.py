@@ -78,6 +78,8 @@ class AccessRequest:
     fields: dict[str, object] | None = None
     reason: str | None = None
     """Why it was rejected."""
+    granted: bool = False
+    """Whether nobody asked: then there is no address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ class Repo:
         if (found := self.access.get(user)) and found.status == "rejected":
             raise ValueError("Your request has been rejected by the repo's authors")
         if not found:
-            status = "accepted" if self.gated == "auto" else "pending"
+            status: Literal["pending", "accepted"] = "accepted" if self.gated == "auto" else "pending"
             found = self.access[user] = self.request_of(user, status, fields)
         return found
 

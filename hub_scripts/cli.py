@@ -131,21 +131,25 @@ def publish(
     Killed at any moment, the same command goes on. Exit status: 0 done, 1 fault, 2 refused, 3 credentials.
     """
     with exit_statuses():
+        from tqdm import tqdm
+
         from hub_scripts.gate import load_form
         from hub_scripts.publish import publish as run
         from hub_scripts.screen import load_matcher
 
         hub_of(namespace)
-        done = run(
-            directory,
-            namespace=namespace,
-            version=version,
-            gate=gate.value if gate else None,
-            form=load_form(form) if form else None,
-            screen=load_matcher(screen) if screen else None,
-            dry_run=dry_run,
-            say=say,
-        )
+        with tqdm(unit="B", unit_scale=True, desc="check", disable=not sys.stderr.isatty(), leave=False) as bar:
+            done = run(
+                directory,
+                namespace=namespace,
+                version=version,
+                gate=gate.value if gate else None,
+                form=load_form(form) if form else None,
+                screen=load_matcher(screen) if screen else None,
+                dry_run=dry_run,
+                say=say,
+                progress=bar.update,
+            )
         for one in done:
             visibility = "private" if one.private else "public"
             typer.echo(f"{one.repo_id} {one.tag} {one.commit} {visibility}, gate {one.gated}")

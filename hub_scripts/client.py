@@ -276,6 +276,16 @@ def _by_status(error: BaseException, status: int, where: str) -> HubError:
     said = _said(error)
     if isinstance(error, hub.RepositoryNotFoundError) and not isinstance(error, hub.GatedRepoError):
         return NotPublished("no such repository, or not for this account", where=where, hint=_LOGIN)
+    kind = error.response.headers.get("Content-Type", "") if isinstance(error, hub.HfHubHTTPError) else ""
+    if status == 403 and "xml" in kind:  # the object store's, not the Hub's
+        return HubUnreachable("a signed address of the store has expired", got=said, where=where, hint=_AGAIN)
+    if status == 402 or (status == 403 and re.search(r"storage|quota|limit", said, re.IGNORECASE)):
+        return HubRefused(
+            "the namespace's storage is full",
+            got=said,
+            where=where,
+            hint="`--dry-run` says what is needed; free some, or ask for more.",
+        )
     if status == 401:
         return HubAccessError("the Hub does not take your token, or there is none", got=said, where=where, hint=_LOGIN)
     if status == 403:

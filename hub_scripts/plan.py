@@ -137,7 +137,8 @@ def _quota(hub: Hub, plans: Sequence[Plan]) -> str:
     need = f"{size(largest)} at once, as each repository is opened before the next is filled"
     limit = private_limit(hub)
     if limit is None:
-        return f"private storage: {need}; the limit of {hub.namespace} is not known here (free: {size(FREE_PRIVATE_BYTES)})"
+        free = size(FREE_PRIVATE_BYTES)
+        return f"private storage: {need}; the limit of {hub.namespace} is not known here (free accounts: {free})"
     verdict = "fits" if largest <= limit else "DOES NOT FIT"
     return f"private storage: {need}; {verdict} the {size(limit)} of a free account"
 

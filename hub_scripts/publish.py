@@ -209,6 +209,8 @@ def _by_branch(hub: Hub, repo_id: str, view: View, head: str, difference: Differ
 
 def _upload(hub: Hub, repo_id: str, view: View, branch: str, say: Say) -> None:
     """Send what is not there yet; the client resumes by what the Hub holds."""
+    from huggingface_hub.errors import HfHubHTTPError
+
     say(f"{repo_id}@{branch}: uploading")
     with view.staged() as folder, explain(repo_id, branch):
         try:
@@ -219,9 +221,9 @@ def _upload(hub: Hub, repo_id: str, view: View, branch: str, say: Say) -> None:
                 revision=branch,
                 commit_message=f"Release {view.tag}",
             )
-        except T4SAError:
+        except (T4SAError, HfHubHTTPError):
             raise
-        except RuntimeError as error:  # the transfer's own, around whatever ended it
+        except (RuntimeError, OSError) as error:  # the transfer's own, around whatever ended it
             with explain(repo_id, branch):
                 if error.__cause__ is not None:
                     raise error.__cause__ from error

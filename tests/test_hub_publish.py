@@ -104,6 +104,20 @@ def test_a_first_release(hub: WritableHub, release: Path) -> None:
     assert steps(hub) == ["commit", "settings", "tag", "commit"]
     assert hub.opened() == []
     assert len([line for line in hub.log if line.path.endswith("/settings")]) == 2
+    assert [line for line in hub.log if line.origin == "cdn"]
+    assert not [line for line in hub.log if line.origin == "cdn" and line.authorised]
+
+
+def test_a_quota_for_one_private_repository_is_enough(hub: WritableHub, release: Path) -> None:
+    sizes = [one.num_bytes for one in view.views_of(release, "1.0.0", load_rights(release))]
+    hub.state.private_quota = max(sizes)
+    assert sum(sizes) > max(sizes)
+    go(hub, release)
+    hub.repos.clear()
+    hub.state.private_quota = 1000
+    with pytest.raises(errors.HubRefused, match="storage is full"):
+        go(hub, release)
+    assert hub.opened() == []
 
 
 def test_a_second_run_writes_nothing(hub: WritableHub, release: Path) -> None:
@@ -115,6 +129,7 @@ def test_a_second_run_writes_nothing(hub: WritableHub, release: Path) -> None:
 
 
 def test_a_later_version_reaches_main_in_one_commit(hub: WritableHub, release: Path, other: Path) -> None:
+    hub.state.page = 4
     go(hub, release)
     before, seen = len(hub.log), {name: repo.head for name, repo in hub.repos.items()}
     said = go(hub, other, "1.1.0")
@@ -359,7 +374,7 @@ def test_who_may_not_is_told_so(hub: WritableHub, release: Path) -> None:
     assert TOKEN not in repr(client.Hub(namespace="ours", token=TOKEN))
 
 
-FAULTS: tuple[Kind, ...] = ("500", "503", "429", "drop", "412", "409", "cut")
+FAULTS: tuple[Kind, ...] = ("500", "503", "429", "drop", "412", "409", "cut", "stale", "expired")
 ROUTES = ("create", "settings", "refs", "tree", "commit/", "tag/", "preupload", "info/lfs", "_storage", "resolve", " ")
 
 

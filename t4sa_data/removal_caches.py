@@ -96,31 +96,31 @@ def arrow_cache() -> Path:
     return Path(os.environ.get("HF_DATASETS_CACHE") or f"{home}/datasets").expanduser()
 
 
-def stale_arrow(is_removed: Callable[[pa.ChunkedArray], bool], folder: Path | None = None) -> list[Path]:
-    """Arrow copies of our configs that hold a removed key, or images without a key to know them by.
+def stale_arrow(is_removed: Callable[[str, pa.ChunkedArray | None], bool], folder: Path | None = None) -> list[Path]:
+    """Arrow copies of our configs that hold what was removed.
 
     Args:
-        is_removed: whether a column of keys holds one.
+        is_removed: whether a column of keys of a config holds a removed one; it is asked with None where there are
+            images without keys to know them by, or a file that cannot be read.
         folder: cache of `datasets`; None: `$HF_DATASETS_CACHE`, else `$HF_HOME/datasets`.
     """
     stale = []
     for builder in _ARROW_BUILDERS:
         for copy in sorted(((folder or arrow_cache()) / builder).glob("*")):
-            named = any(copy.name == name or copy.name.startswith(f"{name}-") for name in catalog.CONFIGS)
-            if copy.is_dir() and named and any(map(_holds(is_removed), copy.rglob("*.arrow"))):
-                stale.append(copy)
+            names = [name for name in catalog.CONFIGS if copy.name == name or copy.name.startswith(f"{name}-")]
+            if names and copy.is_dir():
+                config = max(names, key=len)  # `b-t4sa-256-...` is not of `b-t4sa`
+                if any(_holds(path, config, is_removed) for path in copy.rglob("*.arrow")):
+                    stale.append(copy)
     return stale
 
 
-def _holds(is_removed: Callable[[pa.ChunkedArray], bool]) -> Callable[[Path], bool]:
-    def look(path: Path) -> bool:
-        try:
-            with pa.memory_map(str(path)) as file:
-                table = pa.ipc.open_stream(file).read_all()  # mapped: images are not read
-        except (OSError, pa.ArrowInvalid):
-            return True  # half written: it may hold anything
-        if "key" not in table.schema.names:
-            return "image" in table.schema.names
-        return is_removed(table["key"])
-
-    return look
+def _holds(path: Path, config: str, is_removed: Callable[[str, pa.ChunkedArray | None], bool]) -> bool:
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_stream(file).read_all()  # mapped: images are not read
+    except (OSError, pa.ArrowInvalid):
+        return is_removed(config, None)  # half written: it may hold anything
+    if "key" in table.schema.names:
+        return is_removed(config, table["key"])
+    return "image" in table.schema.names and is_removed(config, None)

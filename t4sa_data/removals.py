@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from t4sa_data import blanking, places, removal_caches, rewriting
+from t4sa_data import blanking, catalog, places, removal_caches, rewriting
 from t4sa_data.errors import ReleaseNotFound, RemovalsUnclear
 from t4sa_data.files import explain_os_errors
 from t4sa_data.loading.published import Published, look_up
@@ -231,11 +231,14 @@ def _named(tweets: pa.ChunkedArray, keys: pa.ChunkedArray | None, words: Sequenc
 
 
 def _in_caches(current: Current | None, words: Sequence[str]) -> list[Held]:
-    def is_removed(keys: pa.ChunkedArray) -> bool:
+    def is_removed(config: str, keys: pa.ChunkedArray | None) -> bool:
+        can_be_told = current is not None and set(catalog.CONFIGS[config].layers) <= set(current.layers)
+        if keys is None:
+            return can_be_told
         tweets = pc.cast(pc.list_element(pc.split_pattern(keys, "-"), 0), pa.int64())
         if _named(tweets, keys, words).any():
             return True
-        return current is not None and not pc.all(pc.is_in(keys, value_set=current.keys)).as_py()
+        return can_be_told and not pc.all(pc.is_in(keys, value_set=current.keys)).as_py()  # type: ignore[union-attr]
 
     held = [Held(kind="Arrow copy", path=path, rows=None) for path in removal_caches.stale_arrow(is_removed)]
     if current is not None and current.count != 0:

@@ -6,7 +6,10 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,12 @@ import pytest
 from t4sa_data import release, removals, rewriting
 from t4sa_data.errors import ChecksumMismatch, NoRows, RemovalsUnclear
 from t4sa_data.manifest import load_manifest
+from t4sa_data.releases_file import ReleaseEntry, Releases, Removals
 from t4sa_data.schema import TEXT_RECORD
 from t4sa_data.shards import read_table
 from t4sa_data.testing import check_release
+from tests.hub_double import Hub, Repository
+from tests.publish_helpers import TOKEN, environment
 
 FOLDERS = ("t4sa", "t4sa-wds")
 
@@ -80,7 +86,7 @@ def test_a_layer_is_not_emptied_and_damage_is_not_copied(held: Path) -> None:
     assert digests(folder) == before
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", ["t4sa", pytest.param("t4sa-wds", marks=pytest.mark.slow)])
 def test_a_kill_at_any_step_leaves_it_as_it_was_or_goes_on(
     name: str, held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +237,8 @@ def test_caches(held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(blob)
     keys = read_table(held / "t4sa" / "b-t4sa" / "index.parquet")["key"].to_pylist()
-    for config, some in (("b-t4sa-00aa", keys), ("b-t4sa-00bb", keys[6:]), ("other-00cc", keys)):
+    told = (("b-t4sa-00aa", keys), ("b-t4sa-00bb", keys[6:]), ("other-00cc", keys), ("twitter-testing-00dd", ["7-1"]))
+    for config, some in told:
         folder = tmp_path / "hf" / "datasets" / "parquet" / config / "0.0.0"
         folder.mkdir(parents=True)
         table = pa.table({"key": some})
@@ -244,7 +251,8 @@ def test_caches(held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert removals.find(held, current) == []
     left = {path.name.split("-")[0] for path in (tmp_path / "cache" / "shards").iterdir()}
     assert left == {f.sha256 for f in manifest.files if f.layer is not None} & set(current.files)
-    assert sorted(p.name for p in (tmp_path / "hf" / "datasets" / "parquet").iterdir()) == ["b-t4sa-00bb", "other-00cc"]
+    kept = sorted(p.name for p in (tmp_path / "hf" / "datasets" / "parquet").iterdir())
+    assert kept == ["b-t4sa-00bb", "other-00cc", "twitter-testing-00dd"]
     assert [p.name for p in (repository / "snapshots").iterdir()] == ["new"]
     assert all(path.resolve().is_file() for path in (repository / "snapshots" / "new").rglob("*") if path.is_symlink())
     assert {p.name for p in (repository / "blobs").iterdir()} == {
@@ -266,3 +274,64 @@ def test_the_command(held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     third = CliRunner().invoke(app, options)
     assert third.exit_code == 0 and "nothing is held" in third.output
     assert CliRunner().invoke(app, ["removals", str(held), "--only-ids"]).exit_code == 2
+
+
+@pytest.mark.slow
+def test_from_the_hub_with_what_its_client_kept(held: Path, tmp_path: Path) -> None:
+    """Load a release, learn of its removals from the gated repositories, follow them: with the real client."""
+    new = without(held, tmp_path / "new", [5, 59])
+    old = {name: load_manifest(held / name) for name in FOLDERS}
+    digests_of = {name: {n: e.content_digest for n, e in old[name].layers.items()} for name in FOLDERS}
+    made = {}
+    for name in FOLDERS:
+        entry = ReleaseEntry(content_digest=digests_of[name], date="2026-01-01", state="current")
+        first = Path(shutil.copytree(held / name, tmp_path / "first" / name))
+        (first / "releases.json").write_bytes(Releases(current="v1.0.0", releases={"v1.0.0": entry}).to_json())
+        fresh = {n: e.content_digest for n, e in load_manifest(new / name).layers.items()}
+        releases = {
+            "v1.0.0": replace(entry, state="withdrawn", successor="v1.0.1"),
+            "v1.0.1": replace(entry, content_digest=fresh),
+        }
+        removed = Removals(count=2, hmac=("0" * 64, "1" * 64), updated="2026-02-01")
+        said = Releases(current="v1.0.1", releases=releases, removals=removed)
+        second = Path(shutil.copytree(new / name, tmp_path / "second" / name))
+        (second / "releases.json").write_bytes(said.to_json())
+        (second / "another").touch()  # the double makes its commits of names
+        made[name] = (first, second)
+    load = """
+import t4sa_data, datasets
+datasets.disable_progress_bars()
+print(len(t4sa_data.load_dataset("t4sa", split="train")))
+print(len(t4sa_data.load_dataset("t4sa", split="test")))
+"""
+    command = [sys.executable, "-m", "t4sa_data.cli", "removals", str(held)]
+    allowed = frozenset({TOKEN})
+    with Hub({}, tokens=allowed) as hub:
+        settings = environment(hub, tmp_path) | {"T4SA_NAMESPACE": "ours", "T4SA_CACHE": str(tmp_path / "cache")}
+        settings |= {"USE_TORCH": "0"}
+
+        def go(*words: str) -> tuple[int, str]:
+            done = subprocess.run(list(words), env=settings, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+            assert TOKEN not in done.stdout + done.stderr
+            return done.returncode, done.stdout + done.stderr
+
+        for name in FOLDERS:
+            hub.repositories[f"ours/{name}"] = Repository(made[name][0], ("main", "v1.0.0"), allowed)
+        code, said = go(sys.executable, "-c", load)
+        assert code == 0, said
+        code, said = go(*command)
+        assert code == 0 and "nothing is held" in said, said
+        for name in FOLDERS:
+            hub.repositories[f"ours/{name}"] = Repository(made[name][1], ("main", "v1.0.1"), allowed)
+        code, said = go(*command)
+        kinds = [line.split("  ")[0] for line in said.splitlines()]
+        assert code == 1, said
+        assert kinds.count("release") == 2 and "Arrow copy" in kinds and "Hub client's cache" in kinds, said
+        code, said = go(*command, "--apply")
+        assert code == 0, said
+        code, said = go(*command)
+        assert code == 0 and "nothing is held" in said, said
+        code, said = go(sys.executable, "-c", load)
+        assert code == 0 and "removed" not in said, said
+    assert check_release(held, deep=True).ok
+    assert load_manifest(held / "t4sa").data_version == "1.0.1"

@@ -75,8 +75,8 @@ def _gated(error: BaseException, status: int | None, repo_id: str, where: str) -
     response: Any = getattr(error, "response", None)
     words = str((response.headers.get("X-Error-Message") if response is not None else None) or error).lower()
     kept = (
-        " Files of it are in this machine's cache from an earlier load: they are not read, and must be deleted where "
-        "access was taken back (`t4sa removals` lists them)."
+        " Files of it are in this machine's cache from an earlier load: they are not read, and where access was taken "
+        f"back they must be deleted (`hf cache rm dataset/{repo_id}`)."
         if has_copy(repo_id)
         else ""
     )

@@ -95,6 +95,9 @@ def test_who_may_write_where(tmp_path: Path) -> None:
         hub.revoke_token("hf_alice")
         assert write(hub, settings, "hf_alice", {"gated": False}, "PUT")[0] == 401
         assert hub.repos["museum/t4sa"].gated == "auto" and hub.opened() == []
+        hub.reset()
+        assert (hub.repos, hub.log, hub.history) == ({}, [], [])
+        assert write(hub, "/api/repos/create", "hf_bob", {"name": "t4sa"})[0] == 200 and hub.log[0].number == 1
 
 
 def test_private_repositories_of_a_namespace_share_a_quota(tmp_path: Path) -> None:

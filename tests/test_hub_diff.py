@@ -67,6 +67,7 @@ def test_a_revision_needs_a_namespace(releases: Path) -> None:
         diff(releases, "v1.0.0")
 
 
+@pytest.mark.slow
 def test_a_revision_on_the_hub(releases: Path, tmp_path: Path) -> None:
     script = f"""
 import json

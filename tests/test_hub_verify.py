@@ -174,7 +174,7 @@ def _shard(repo: Repo) -> str:
 
 @pytest.mark.parametrize(
     ("fmt", "every"),
-    [("t4sa", 5), pytest.param("t4sa", 1, marks=pytest.mark.slow), pytest.param("t4sa-wds", 1, marks=pytest.mark.slow)],
+    [("t4sa", 7), pytest.param("t4sa", 1, marks=pytest.mark.slow), pytest.param("t4sa-wds", 1, marks=pytest.mark.slow)],
 )
 def test_each_fault_has_a_line(published: tuple[WritableHub, Ask, Path], fmt: str, every: int) -> None:
     hub, ask, _ = published
@@ -208,6 +208,7 @@ def test_bytes_that_changed_behind_their_name(published: tuple[WritableHub, Ask,
     assert any("are not the table's image" in line or "by range" in line for line in said["faults"]), said
 
 
+@pytest.mark.slow
 def test_the_command(published: tuple[WritableHub, Ask, Path]) -> None:
     hub, _, folder = published
 

@@ -82,6 +82,8 @@ FORKER = """
 import json, os, sys
 import hub_scripts.access, hub_scripts.cli, hub_scripts.publish
 import huggingface_hub.hf_api, t4sa_data.cli, t4sa_data.testing
+# What the libraries would import in each child:
+import fractions, gzip, multiprocessing.synchronize, pandas, pyarrow.dataset, pyarrow.pandas_compat, pydantic, yaml
 for name in ("HfApi", "CommitOperationCopy", "hf_hub_download", "errors"):
     getattr(huggingface_hub, name)
 print("ready", flush=True)

@@ -1,0 +1,158 @@
+"""A reader's way through the gate, with the real clients: each state has a message that says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from t4sa_data.releases_file import RELEASES_NAME, Removals, parse_releases
+from tests.hub_double import Repo, WritableHub
+from tests.hub_double.state import Blob
+from tests.publish_helpers import READER, STRANGER, TOKEN, USERS, environment, write_release
+
+CLIENT = """
+import json, os, sys, warnings
+import datasets
+import t4sa_data
+from hub_scripts.publish import publish
+from t4sa_data import T4SAError
+datasets.disable_progress_bars()
+
+def load(token, streaming=False, revision=None, split="test"):
+    return len(list(t4sa_data.load_dataset("t4sa", split=split, token=token, streaming=streaming, revision=revision)))
+
+def stream(token, revision=None, name="t4sa-wds", split="test", **asked):
+    url = f"hf://datasets/ours/{name}" + (f"@{revision}" if revision else "")
+    asked |= {"split": split, "batch_size": 4, "size": 32, "shuffle": False, "tail": "ragged"}
+    batches = t4sa_data.stream(url, token=token, **asked)
+    return sum(len(batch["key"]) for batch in batches)
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    what = asked.pop("what")
+    try:
+        if what == "publish":
+            publish(asked["folder"], namespace="ours", version=asked["version"], token=asked["token"])
+            said = {}
+        else:
+            said = {"rows": {"load": load, "stream": stream}[what](**asked)}
+    except T4SAError as error:
+        said = {"error": type(error).__name__, "message": str(error)}
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Client:
+    """A process that reads again and again; what it says holds no token."""
+
+    def __init__(self, hub: WritableHub, folder: Path) -> None:
+        settings = environment(hub, folder, token=None)  # type: ignore[arg-type]
+        settings |= {"T4SA_NAMESPACE": "ours", "T4SA_CACHE": str(folder / "cache")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT],
+            env=settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+    def ask(self, what: str, **options: object) -> dict[str, Any]:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps({"what": what, **options}) + "\n")
+        self.process.stdin.flush()
+        while not (line := self.process.stdout.readline()).startswith("{"):
+            assert line, "the client ended"
+        for secret in USERS:
+            assert secret not in line
+        return dict(json.loads(line))
+
+    def both(self, **options: object) -> list[dict[str, Any]]:
+        """Each way of reading."""
+        return [self.ask("load", **options), self.ask("load", streaming=True, **options), self.ask("stream", **options)]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[WritableHub]:
+    with WritableHub(tmp_path / "hub", users=USERS) as made:
+        yield made
+
+
+@pytest.mark.slow
+def test_every_state_of_access_has_its_message(hub: WritableHub, tmp_path: Path) -> None:
+    release = write_release(tmp_path / "release", 45, shard_bytes=40_000)
+    with Client(hub, tmp_path) as client:
+        assert client.ask("publish", folder=str(release), version="1.0.0", token=TOKEN) == {}
+        _live(client, hub)
+    assert hub.leaked() == [] and hub.opened() == []
+
+
+def _live(client: Client, hub: WritableHub) -> None:
+    repos = list(hub.repos.values())
+
+    def each(expected: str, kind: str = "HubAccessError", **options: object) -> None:
+        for said in client.both(**options):
+            assert said.get("error") == kind and expected in said["message"], (expected, said)
+            assert "\n" not in said["message"]
+
+    each("not logged in", token=False)
+    each("has no access to this repository (yet)", token=STRANGER)
+    each("does not take your token", token="hf_nobodystoken1234")
+    for repo in repos:
+        repo.ask("ada")
+    each("waits for the maintainers' answer", token=READER)
+    for repo in repos:
+        repo.access["ada"].status = "rejected"
+    each("was rejected", token=READER)
+    for repo in repos:
+        repo.access["ada"].status = "accepted"
+    before = len(hub.log)
+    rows = {one["rows"] for one in client.both(token=READER)}
+    assert len(rows) == 1 and rows.pop() > 0
+    names = {oid: path for repo in repos for path, blob in repo.files().items() if (oid := blob.sha256)}
+    sent = [request.path.rsplit("/", 1)[1].split("?")[0] for request in hub.log[before:] if "/_cdn/" in request.path]
+    assert {Path(names[oid]).name.split("-")[0] for oid in sent} == {"test", "index.parquet"}  # no other split
+    each("v1.0.0", "UnknownRevision", token=READER, revision="v7.0.0")
+    for repo in repos:
+        del repo.access["ada"]
+    each("any more", token=READER)
+    assert client.ask("stream", token=READER, offline=True)["rows"] > 0
+    for repo in repos:
+        repo.ask("ada").status = "accepted"
+        withdraw(repo)
+    each('revision="v1.0.1"', "ReleaseWithdrawn", token=READER, revision="v1.0.0")
+    assert client.ask("stream", token=READER, offline=True)["error"] == "ReleaseWithdrawn"
+    assert len({one["rows"] for one in client.both(token=READER)}) == 1  # the line goes on with the successor
+
+
+def withdraw(repo: Repo) -> None:
+    """As a takedown ends: another version is current, the old tag is gone."""
+    files = dict(repo.files())
+    known = parse_releases(files[RELEASES_NAME].data or b"", repo.id)
+    old = known.releases["v1.0.0"]
+    data = (files["manifest.json"].data or b"").replace(b'"data_version": "1.0.0"', b'"data_version": "1.0.1"')
+    new = replace(old, date="2026-12-01", manifest_sha256=hashlib.sha256(data).hexdigest())
+    made = {"v1.0.0": replace(old, state="withdrawn", successor="v1.0.1", reason="asked for"), "v1.0.1": new}
+    removed = Removals(count=1, hmac=("0" * 64,), updated="2026-12-01")
+    said = replace(known, current="v1.0.1", releases=made, removals=removed)
+    files |= {RELEASES_NAME: Blob.small(said.to_json()), "manifest.json": Blob.small(data)}
+    repo.tags = {"v1.0.1": repo.add("main", files, "Release v1.0.1")}

@@ -10,7 +10,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -260,16 +261,25 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time: a purge writes the log anew."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(f"{path}.lock", mode=0o600):
+        yield
+
+
 def append(decision: Decision, log: Path | None = None) -> None:
     """Add a line to the log; the file is made with mode 0600, and one that others may read is closed to them."""
     path = log or decisions_path()
     line = json.dumps(asdict(decision), ensure_ascii=False) + "\n"
-    with explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with explain_os_errors(path), _locked(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as file:
             path.chmod(0o600)
-            file.write(line.encode())  # one write: two processes do not mix their lines
+            file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -301,13 +311,16 @@ def _is_logged(log: Path | None, repo_id: str, user: str, action: str) -> bool:
 def purge(log: Path | None = None, *, days: int = RETENTION_DAYS, user: str | None = None) -> int:
     """Remove decisions from the log: those older than a number of days, and all of a user; how many."""
     path = log or decisions_path()
-    kept, found = [], decisions(path)
+    if not path.is_file():
+        return 0
     oldest = datetime.now(UTC) - timedelta(days=days)
-    for one in found:
-        if datetime.fromisoformat(one.time) >= oldest and (user is None or one.user != user):
-            kept.append(one)
-    if len(kept) != len(found):
-        write_private(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in kept).encode())
+    with explain_os_errors(path), _locked(path):
+        found = decisions(path)
+        kept = [
+            one for one in found if datetime.fromisoformat(one.time) >= oldest and (user is None or one.user != user)
+        ]
+        if len(kept) != len(found):
+            write_private(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in kept).encode())
     return len(found) - len(kept)
 
 

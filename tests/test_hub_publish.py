@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,6 +322,36 @@ def test_what_an_earlier_try_left_on_main_goes(hub: WritableHub, release: Path, 
     for repo_id in REPOSITORIES:
         named = {f.name for f in load_manifest(release / repo_id.split("/")[1]).files}
         assert set(hub.repos[repo_id].files("v1.0.0")) == named | {MANIFEST_NAME, ".gitattributes"}
+    assert hub.opened() == []
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
+def test_what_arrived_damaged_is_neither_opened_nor_tagged(
+    hub: WritableHub, release: Path, other: Path, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if version != "1.0.0":
+        go(hub, release)
+    before, whole = final(hub), view.View.staged
+
+    @contextmanager
+    def damaged(self: view.View) -> Iterator[Path]:
+        with whole(self) as folder:
+            shard = next(path for path in sorted(folder.rglob("train-*")) if path.suffix in (".parquet", ".tar"))
+            data = bytearray(shard.read_bytes())
+            data[1000] ^= 1
+            shard.unlink()
+            shard.write_bytes(data)
+            yield folder
+
+    with monkeypatch.context() as patched:
+        patched.setattr(view.View, "staged", damaged)
+        with pytest.raises(errors.ChecksumMismatch, match=r"b-t4sa/train-00000.*Nothing was opened"):
+            go(hub, other, version)
+    repo = hub.repos["ours/t4sa"]
+    assert repo.private == (version == "1.0.0") and f"v{version}" not in repo.tags
+    assert version == "1.0.0" or final(hub)["ours/t4sa"]["main"] == before["ours/t4sa"]["main"]
+    go(hub, other, version)
+    assert all(f"v{version}" in repo.tags and not repo.private for repo in hub.repos.values())
     assert hub.opened() == []
 
 

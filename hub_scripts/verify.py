@@ -38,7 +38,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     """What is no fault, but should be known."""
     checked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Repository -> revision, commit, number of files, bytes, rows read, who was refused."""
+    """Repository -> revision, commit, number of files, bytes, rows read, which readers without access were tried."""
 
     @property
     def ok(self) -> bool:
@@ -191,9 +191,7 @@ class _Repository:
     def _check_gate(self, state: RepositoryState) -> None:
         """Public behind a gate; no DOI, which would forbid a takedown."""
         if state.is_open:
-            self.fault(
-                "OPEN: public without a gate; close it now: `t4sa hub gate --close`, then look who read it"
-            )
+            self.fault("OPEN: public without a gate; close it now: `t4sa hub gate --close`, then look who read it")
         elif state.private:
             self.fault("private: nobody that was let in can read it")
         with explain(self.repo_id):
@@ -299,7 +297,7 @@ class _Repository:
             for name in (MANIFEST_NAME, shard):
                 if self._can_read(tag, name, token):
                     self.fault(f"{who} readers get {name}")
-        self.checked["refused"] = list(readers)
+        self.checked["tried"] = list(readers)
 
     def _can_read(self, tag: str, name: str, token: str | bool) -> bool:
         from huggingface_hub import hf_hub_url

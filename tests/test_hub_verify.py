@@ -108,7 +108,7 @@ def test_nothing_is_wrong_and_nothing_is_written(published: tuple[WritableHub, A
     for repo_id in ("ours/t4sa", "ours/t4sa-wds"):
         checked = said["checked"][repo_id]
         assert checked["revision"] == "v1.0.0" and checked["rows"] >= 9
-        assert checked["refused"] == ["anonymous", "unapproved"] and checked["gated"] == "manual"
+        assert checked["tried"] == ["anonymous", "unapproved"] and checked["gated"] == "manual"
     changed = [line for line in hub.log[before:] if line.method not in ("GET", "HEAD")]
     assert {line.path.rsplit("/", 2)[-2] for line in changed} <= {"paths-info", "api"}, changed
     assert hub.leaked() == []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,8 @@ class Commands:
 
         def kill() -> None:
             started.wait(30)
-            os.kill(pid[0], signal.SIGKILL)
+            with suppress(ProcessLookupError):  # after its last request it may be done already
+                os.kill(pid[0], signal.SIGKILL)
 
         if kill_after is not None:
             self.hub.kill_after(kill_after, kill)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hub_scripts.publish_model_cli import publish_model_command
 from hub_scripts.verify_cli import diff_command, verify_command
 from t4sa_data import errors
 
@@ -43,6 +44,7 @@ requests_app = typer.Typer(
 app.add_typer(requests_app, name="requests")
 app.command("verify")(verify_command)
 app.command("diff")(diff_command)
+app.command("publish-model")(publish_model_command)
 
 
 @contextmanager

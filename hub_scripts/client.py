@@ -224,13 +224,15 @@ def again(work: Callable[[], Result], say: Callable[[str], object], attempts: in
 
 
 @contextmanager
-def explain(repo_id: str, revision: str | None = None) -> Iterator[None]:
+def explain(repo_id: str, revision: str | None = None, *, kind: str = "dataset") -> Iterator[None]:
     """Turn what the Hub's client raises into named errors, without a token or a signed URL in them.
+
+    `kind` of repository: `dataset` or `model`.
 
     Raises:
         HubAccessError, HubConflict, HubRefused, HubUnreachable, NotPublished, UnknownRevision: see there.
     """
-    where = f"hf://datasets/{repo_id}" + (f"@{revision}" if revision else "")
+    where = f"hf://{'datasets/' if kind == 'dataset' else ''}{repo_id}" + (f"@{revision}" if revision else "")
     try:
         yield
     except T4SAError:

@@ -324,6 +324,10 @@ class FormError(T4SAError):
     """A form of the gate that lacks a part, or has one that the Hub does not know."""
 
 
+class ModelFolderError(T4SAError):
+    """A model folder whose `model.json` or files are not what they should be."""
+
+
 class CheckFailed(ReleaseError):
     """A release with faults, where only a whole one can be used."""
 

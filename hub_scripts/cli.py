@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hub_scripts.publish_model_cli import publish_model_command
+from hub_scripts.takedown_cli import takedown_command
 from hub_scripts.verify_cli import diff_command, verify_command
 from t4sa_data import errors
 
@@ -25,6 +26,7 @@ _REFUSED = (
     errors.ForeignFiles,
     errors.ReleaseNotFound,
     errors.RightsError,
+    errors.TakedownRefused,
     errors.UnknownConfig,
     errors.UnknownRequest,
     errors.UnknownRevision,
@@ -44,6 +46,7 @@ requests_app = typer.Typer(
 app.add_typer(requests_app, name="requests")
 app.command("verify")(verify_command)
 app.command("diff")(diff_command)
+app.command("takedown")(takedown_command)
 app.command("publish-model")(publish_model_command)
 
 

@@ -311,6 +311,10 @@ class VersionTaken(HubError):
     """A version that is published with other bytes, withdrawn, or lower than the current one: tags never move."""
 
 
+class TakedownRefused(HubError):
+    """A takedown that cannot be done (a DOI, a format that is not here, another list begun), or left something."""
+
+
 class UnknownRequest(HubError):
     """No access request of that user, or none in that state."""
 

@@ -1,0 +1,278 @@
+"""A takedown: rows, old tags and old files are gone in both formats, readers are told, and killed it ends the same."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_scripts import takedown, takedown_note
+from t4sa_data import errors
+from t4sa_data.manifest import load_manifest
+from t4sa_data.releases_file import RELEASES_NAME, parse_releases
+from t4sa_data.shards import TABLE_NAME, read_table
+from t4sa_data.testing import check_release
+from tests.hub_double import WritableHub, clients
+from tests.hub_double.recorded import ask
+from tests.publish_helpers import READER, TOKEN, USERS, Commands, commands, final, write_release
+
+COUNT = 4
+"""Images that go: one by its key, three by their tweet."""
+READ = """
+from t4sa_data.reading import open_release
+for name in ("t4sa", "t4sa-wds"):
+    for tag in ("v1.0.0", "v1.0.1"):
+        got = outcome(open_release, f"hf://datasets/ours/{name}@{tag}")
+        tell(**{f"{name} {tag}": got if isinstance(got, dict) else {"read": got.manifest.data_version}})
+"""
+
+
+@dataclass
+class Stand:
+    """A Hub with version 1.0.0, its release in a folder, and the way back to that."""
+
+    hub: WritableHub
+    t4sa: Commands
+    folder: Path
+    release: Path
+    ids: Path
+    keys: list[str]
+    kept: Any = None
+
+    def keep(self) -> None:
+        self.kept = copy.deepcopy(self.hub.state.repos)
+        shutil.copytree(self.release, self.folder / "kept-release")
+        shutil.copytree(self.folder / "hub", self.folder / "kept-hub", symlinks=True)
+
+    def back(self) -> None:
+        self.hub.reset()
+        self.hub.state.repos.update(copy.deepcopy(self.kept))
+        for name in ("release", "hub"):
+            shutil.rmtree(self.folder / name)
+            shutil.copytree(self.folder / f"kept-{name}", self.folder / name, symlinks=True)
+
+    def run(self, *more: object, version: str = "1.0.1", kill_after: int | None = None) -> tuple[int, str]:
+        asked = ("takedown", "--ids", self.ids, "--namespace", "ours", "--version", version)
+        return self.t4sa.run(*asked, "--release", self.release, *more, kill_after=kill_after)
+
+    def end(self) -> dict[str, Any]:
+        """All that two runs must agree in."""
+        stored = {name: sorted(repo.objects) for name, repo in self.hub.repos.items()}
+        local = {p.relative_to(self.release).as_posix() for p in self.release.rglob("*") if p.is_file()}
+        return {**final(self.hub), "stored": stored, "local": sorted(local)}
+
+
+@contextmanager
+def stand(folder: Path, *, xet: bool = False) -> Iterator[Stand]:
+    release = write_release(folder / "release", 40, shard_bytes=12_000)
+    keys = read_table(release / "t4sa" / "b-t4sa" / TABLE_NAME, ["key"])["key"].to_pylist()
+    tweet, ids = keys[31].partition("-")[0], folder / "ids.txt"
+    gone = sorted({keys[3], *(key for key in keys if key.startswith(f"{tweet}-"))})
+    assert len(gone) == COUNT
+    ids.write_text(f"# asked for\n{keys[3]}\n{tweet}\n")
+    with WritableHub(folder / "hub", users=USERS, xet=xet) as hub, commands(hub, folder, xet=xet) as t4sa:
+        code, said = t4sa.run("publish", release, "--namespace", "ours", "--version", "1.0.0")
+        assert code == 0, said
+        made = Stand(hub, t4sa, folder, release, ids, gone)
+        made.keep()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    with stand(tmp_path_factory.mktemp("takedown")) as made:
+        yield made
+
+
+@pytest.fixture
+def published(shared: Stand) -> Stand:
+    shared.back()
+    return shared
+
+
+def test_nothing_of_it_is_left(published: Stand, tmp_path: Path) -> None:
+    one = published
+    before = {name: repo.files("v1.0.0") for name, repo in one.hub.repos.items()}
+    heads = {name: {repo.head, repo.tags["v1.0.0"]} for name, repo in one.hub.repos.items()}
+    names = {f.name for f in load_manifest(one.release / "t4sa").files}
+    code, said = one.run("--yes")
+    assert code == 0, said
+    assert f"{COUNT} row(s)" in said and "the old addresses answer 404" in said
+    assert not [key for key in one.keys if key in said]
+    assert check_release(one.release).ok
+    assert {f.name for f in load_manifest(one.release / "t4sa").files} == names  # shards keep theirs
+    _only_what_changed_was_sent(one, before)
+    for name in ("t4sa", "t4sa-wds"):
+        keys = read_table(one.release / name / "b-t4sa" / TABLE_NAME, ["key"])["key"].to_pylist()
+        assert len(keys) == 40 - COUNT and not set(one.keys) & set(keys)
+        repo = one.hub.repos[f"ours/{name}"]
+        assert (list(repo.tags), list(repo.branches), repo.private, repo.gated) == (
+            ["v1.0.1"], ["main"], False, "manual",
+        )  # fmt: skip
+        assert repo.tags["v1.0.1"] == repo.head and repo.history(repo.head) == [repo.head]
+        tree = repo.files()
+        assert {f.name: f.sha256 for f in load_manifest(one.release / name).files if f.layer} == {
+            path: tree[path].sha256 for path in tree if path.startswith("b-t4sa/") and path.endswith(("parquet", "tar"))
+            and not path.endswith(TABLE_NAME)
+        }  # fmt: skip
+        assert set(repo.objects) == {blob.sha256 for blob in tree.values() if blob.sha256}
+        told = parse_releases(tree[RELEASES_NAME].data or b"", name)
+        assert told.current == "v1.0.1"
+        assert (told.releases["v1.0.0"].state, told.releases["v1.0.0"].successor) == ("withdrawn", "v1.0.1")
+        assert told.releases["v1.0.0"].reason == "Samples were removed from the dataset."
+        assert told.removals.count == len(told.removals.hmac) == COUNT
+        assert told.removals.hmac == takedown_note.hmacs(_key(one.folder), one.keys)
+    _addresses_are_gone(one, before, heads)
+    assert one.hub.opened() == [] and one.hub.leaked() == []
+    end = one.end()
+    assert one.run("--yes")[0] == 0
+    assert one.end() == end
+    for repo in one.hub.repos.values():
+        repo.ask("ada")
+        repo.access["ada"].status = "accepted"
+    read = clients.run(READ, env=clients.environment(one.hub.url, tmp_path, token=READER))
+    for name in ("t4sa", "t4sa-wds"):
+        assert read[f"{name} v1.0.0"]["error"] == "ReleaseWithdrawn", read
+        assert 'revision="v1.0.1"' in read[f"{name} v1.0.0"]["message"]
+        assert read[f"{name} v1.0.1"] == {"read": "1.0.1"}, read
+
+
+def _key(folder: Path) -> bytes:
+    (path,) = (folder / "data").rglob("removals.key")
+    assert path.stat().st_mode & 0o777 == 0o600
+    return takedown_note.load_key(path)
+
+
+def _only_what_changed_was_sent(one: Stand, before: dict[str, Any]) -> None:
+    stored = [line.path for line in one.hub.log if line.path.startswith("/_storage/")]
+    new = set()
+    for name, repo in one.hub.repos.items():
+        old = {blob.sha256 for blob in before[name].values()}
+        new |= {blob.sha256 for blob in repo.files().values() if blob.sha256 and blob.sha256 not in old}
+    assert sorted(stored) == sorted(f"/_storage/{sha256}" for sha256 in new)
+    assert len(new) < len([path for path in before["ours/t4sa"] if path.endswith(".parquet")])
+
+
+def _addresses_are_gone(one: Stand, before: dict[str, Any], heads: dict[str, set[str]]) -> None:
+    """By old tag and commit, and at the store."""
+    changed = 0
+    for repo_id, files in before.items():
+        kept = {blob.sha256 for blob in one.hub.repos[repo_id].files().values()}
+        for path, blob in files.items():
+            if blob.sha256 is None or blob.sha256 in kept:
+                continue
+            changed += 1
+            for revision in ("v1.0.0", *heads[repo_id]):
+                url = f"{one.hub.url}/datasets/{repo_id}/resolve/{revision}/{path}"
+                assert ask(url, "HEAD", Authorization=f"Bearer {TOKEN}")[0].status == 404
+            assert not list((one.folder / "hub").rglob(blob.sha256))
+    assert changed >= 4
+
+
+def test_it_asks_before_it_deletes_and_shows_before_it_changes(published: Stand, tmp_path: Path) -> None:
+    one = published
+    before = one.end()
+    code, said = one.run("--dry-run")
+    assert code == 0 and "shards touched" in said and one.end() == before, said
+    code, said = one.run()
+    assert code != 0 and "This cannot be undone." in said, said
+    for repo in one.hub.repos.values():
+        assert list(repo.tags) == ["v1.0.0", "v1.0.1"]
+        assert parse_releases(repo.files()[RELEASES_NAME].data or b"", "").releases["v1.0.0"].state == "withdrawn"
+    (tmp_path / "other.txt").write_text("1-1\n")
+    code, said = one.run("--ids", tmp_path / "other.txt", "--yes")
+    assert code == 2 and "another list was begun" in said
+    assert one.run("--yes")[0] == 0
+    assert all(list(repo.tags) == ["v1.0.1"] for repo in one.hub.repos.values())
+
+
+def test_what_is_refused_changes_nothing(published: Stand, tmp_path: Path) -> None:
+    one = published
+    before = one.end()
+
+    def refused(word: str, *more: object, **options: str) -> None:
+        code, said = one.run("--yes", *more, **options)
+        assert code == 2 and word in said and said.count("\n") == 1, said
+        assert one.end() == before
+
+    one.hub.repos["ours/t4sa-wds"].doi = "10.57967/hf/1"
+    refused("a DOI of the Hub forbids deletion")
+    one.hub.repos["ours/t4sa-wds"].doi = None
+    refused("published already", version="1.0.0")
+    refused("a higher version is published", version="0.9.0")
+    (tmp_path / "other.txt").write_text("1-1\n")
+    refused("none of these ids", "--ids", tmp_path / "other.txt")
+    code, said = one.t4sa.run("takedown", "--ids", one.ids, "--namespace", "ours", "--version", "1.0.1", "--yes")
+    assert code == 2 and "without the local release is not possible yet" in said
+    (one.release / "t4sa-wds").rename(one.release / "aside")
+    code, said = one.run("--yes")
+    assert code == 2 and "what must go would stay in it" in said
+    (one.release / "aside").rename(one.release / "t4sa-wds")
+    assert one.end() == before
+
+
+def test_words_of_the_list(published: Stand, tmp_path: Path) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text("7-1 # a note\n\n# more\n7\n7-1\ngroup:7-2\n")
+    assert takedown._words(path) == ["7", "7-1", "group:7-2"]
+    for words in (["x"], ["group:1"], []):
+        with pytest.raises(errors.BadOption):
+            takedown._words(words)
+    with pytest.raises(errors.BadOption):
+        takedown._words(tmp_path / "nothing.txt")
+    rows = read_table(published.release / "t4sa" / "b-t4sa" / TABLE_NAME, ["key", "duplicate_group"]).to_pylist()
+    groups = Counter(row["duplicate_group"] for row in rows)
+    group, count = groups.most_common(1)[0]
+    for key in [row["key"] for row in rows if row["duplicate_group"] == group]:
+        held = takedown._held(published.release, [f"group:{key}"])
+        assert [one.rows for one in held] == [count, count]
+
+
+def test_the_key_is_the_maintainers_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "removals.key"
+    key = takedown_note.load_key(path)
+    assert takedown_note.load_key(path) == key and path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    with pytest.raises(errors.BadOption, match="can be read by others"):
+        takedown_note.load_key(path)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(errors.BadOption, match="no key"):
+        takedown_note.load_key(path)
+    note = tmp_path / "takedown-v1.0.1.json"
+    note.write_text(json.dumps({"asked": 1}))
+    with pytest.raises(errors.TakedownRefused, match="cannot be read"):
+        takedown_note.load_note(note)
+
+
+def kill_everywhere(one: Stand, points: slice) -> None:
+    one.back()
+    code, said = one.run("--yes")
+    assert code == 0, said
+    end, num_requests = one.end(), len(one.hub.log)
+    for n in range(1, num_requests + 1)[points]:
+        one.back()
+        code, said = one.run("--yes", kill_after=n)
+        assert code == -9 or (code == 0 and n == num_requests), (n, said)
+        code, said = one.run("--yes")
+        assert code == 0, (n, said)
+        assert one.end() == end, n
+        assert one.hub.opened() == [] and one.hub.leaked() == [], n
+
+
+def test_killed_and_run_again_it_ends_the_same(shared: Stand) -> None:
+    """A few of those below."""
+    kill_everywhere(shared, slice(60, None, 75))
+
+
+@pytest.mark.slow
+def test_killed_after_every_request_and_run_again(shared: Stand) -> None:
+    kill_everywhere(shared, slice(None))

@@ -42,8 +42,7 @@ def read_evidence(model: ModelFolder, run: Path | None) -> Evidence:
         BadOption: they are of other weights.
     """
     results = _json(((run or model.folder) / EVALUATION) / RESULTS_JSON)
-    about = results.get("about") if results else None
-    evaluated = about.get("weights_sha256") if isinstance(about, dict) else None
+    evaluated = _mapping((results or {}).get("about")).get("weights_sha256")
     if results is not None and evaluated != model.weights_sha256:
         raise BadOption(
             f"{RESULTS_JSON} is of other weights",
@@ -156,28 +155,30 @@ def _origin(source: Mapping[str, Any]) -> list[str]:
     if source.get("archive"):
         words = "Converted from an archive in Caffe's format; `sha256` is the archive's."
     elif source.get("recipe"):
-        words = "Trained with `examples/train.py`; `recipe` is the whole configuration."
+        words = "Trained with `examples/train.py`; `recipe` is the configuration."
     else:
         words = "Nothing is recorded of where the weights come from." if not rows else ""
     return ["## Where the weights come from", *filter(None, [words])] + ([_table(("", ""), rows)] if rows else [])
 
 
 def _data(evidence: Evidence) -> list[str]:
-    rows: list[tuple[str, str]] = []
-    run, about = evidence.run or {}, (evidence.results or {}).get("about") or {}
-    for name, value in (run.get("digests") or {}).items():
-        rows.append((f"digest, {name}", _code(value)))
-    for layer, value in (about.get("content_digest") or {}).items() if isinstance(about, dict) else ():
-        rows.append((f"release's content digest, {layer}", _code(value)))
+    run, about = evidence.run or {}, _mapping((evidence.results or {}).get("about"))
+    rows = [(f"digest, {name}", _code(value)) for name, value in _mapping(run.get("digests")).items()]
+    if about.get("content_digest"):
+        rows.append(("content digest of the release evaluated on", _code(about["content_digest"])))
     for name in ("git_revision", "python", "precision", "world_size"):
         if run.get(name) is not None:
             rows.append((name, _code(run[name])))
-    for name, value in (run.get("packages") or {}).items():
+    for name, value in _mapping(run.get("packages")).items():
         rows.append((name, _code(value)))
     if not rows:
         return ["## Data", "No run is recorded, so no digest of the data that it learned from."]
     words = "Digests are over rows: equal for equal data, whatever the format (`t4sa info DIR` shows a release's)."
     return ["## Data and run", words, _table(("", ""), rows)]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _metrics(results: Mapping[str, Any] | None) -> list[str]:
@@ -192,7 +193,7 @@ def _metrics(results: Mapping[str, Any] | None) -> list[str]:
             rows += [_row(name, one) for name, one in cells.items()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFolderError(f"{RESULTS_JSON} is none of evaluate.py", got=repr(error)) from error
-    split = results.get("about", {}).get("split", "test")
+    split = _mapping(results.get("about")).get("split", "test")
     columns = (
         "data",
         "pictures",

@@ -139,7 +139,7 @@ def write_run(folder: Path) -> Path:
     about = {
         "split": "test",
         "weights_sha256": read_model(best).weights_sha256,
-        "content_digest": {"b-t4sa": "ef" * 32},
+        "content_digest": "ef" * 32,
     }
     results = {"about": about, "b-t4sa": entry, "twitter-testing": {"five_agree": entry | {"n": 882}}}
     (folder / "evaluation").mkdir()

@@ -23,7 +23,7 @@ from hub_scripts.publish import publish
 from hub_scripts.rights import load_rights
 from hub_scripts.takedown_cli import takedown_command
 from hub_scripts.takedown_note import Note
-from hub_scripts.view import FORMATS
+from hub_scripts.view import BESIDE, FORMATS
 from t4sa_data import removals, rewriting
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, NotPublished, T4SAError, TakedownRefused, UnknownRevision, VersionTaken
@@ -317,13 +317,9 @@ def _purge(hub: Hub, repo_id: str, tag: str, note: Note, say: Say) -> TakenDown:
         if len(list(api.list_repo_commits(repo_id, repo_type=kind))) > 1:
             api.super_squash_history(repo_id, branch="main", commit_message=f"Release {tag}", repo_type=kind)
             say(f"{repo_id}: history of main squashed")
+    _free(hub, repo_id, tag, say)
     state = hub.need_state(repo_id)
-    with explain(repo_id):  # old tags last: while one is there, no run takes the repository for a new one
-        if state.tags.get(tag) != state.branches["main"]:  # the same files, without the history behind
-            if tag in state.tags:
-                api.delete_tag(repo_id, tag=tag, repo_type=kind)
-            api.create_tag(repo_id, tag=tag, tag_message=f"Release {tag}", revision="main", repo_type=kind)
-            say(f"{repo_id}: {tag} stands on the squashed history")
+    with explain(repo_id):  # after the new one: while a tag is there, no run takes the repository for a new one
         for name in (name for name in state.tags if is_tag(name) and name != tag):
             api.delete_tag(repo_id, tag=name, repo_type=kind)
             say(f"{repo_id}: tag {name} deleted")
@@ -337,6 +333,25 @@ def _purge(hub: Hub, repo_id: str, tag: str, note: Note, say: Say) -> TakenDown:
             say(f"{repo_id}: {len(gone)} large files deleted for good")
     done = _done(repo_id, tag, note, is_done=True)
     return replace(done, objects=len(gone), bytes=sum(one.size for one in gone))
+
+
+def _free(hub: Hub, repo_id: str, tag: str, say: Say) -> None:
+    """Put the tag on the squashed history: the same files, without the commits behind. Where main has other files by
+    now (another form), it stays: the old large files go out of the commits behind it all the same."""
+    if tag in hub.need_state(repo_id).tags:
+        with explain(repo_id):
+            is_free = len(list(hub.api.list_repo_commits(repo_id, revision=tag, repo_type="dataset"))) == 1
+        at_tag, at_main = (
+            {path: file for path, file in hub.tree(repo_id, revision).items() if path not in BESIDE}
+            for revision in (tag, "main")
+        )
+        if is_free or at_tag != at_main:
+            return
+        with explain(repo_id):
+            hub.api.delete_tag(repo_id, tag=tag, repo_type="dataset")
+    with explain(repo_id):
+        hub.api.create_tag(repo_id, tag=tag, tag_message=f"Release {tag}", revision="main", repo_type="dataset")
+    say(f"{repo_id}: {tag} stands on the squashed history")
 
 
 def _done(repo_id: str, tag: str, note: Note, *, is_done: bool) -> TakenDown:

@@ -26,7 +26,7 @@ from hub_scripts.takedown_note import Note
 from hub_scripts.view import BESIDE, FORMATS
 from t4sa_data import removals, rewriting
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, NotPublished, T4SAError, TakedownRefused, UnknownRevision, VersionTaken
+from t4sa_data.errors import BadOption, NotPublished, TakedownRefused, UnknownRevision, VersionTaken
 from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, load_manifest
 from t4sa_data.releases_file import RELEASES_NAME, Removals, is_tag, order_of, tag_of
 from t4sa_data.removals import Held
@@ -273,11 +273,23 @@ def _difference(held: Sequence[Held]) -> list[str]:
         lines.append(f"{one.path.name}: {one.rows:,} row(s), {len(shards)} of {total} shards touched ({num_bytes})")
         for name, mask in one.drop.items() if number == 0 else ():
             if manifest.layers[name].kind == "image":
-                rows = read_table(one.path / name / TABLE_NAME, ["split", "label"]).filter(pa.array(mask)).to_pylist()
-                counts.update((name, row["split"], CLASSES[row["label"]]) for row in rows)
+                rows = read_table(one.path / name / TABLE_NAME, ["split", "label", "key", "duplicate_group"])
+                gone = rows.filter(pa.array(mask)).to_pylist()
+                counts.update((name, row["split"], CLASSES[row["label"]]) for row in gone)
+                if twins := _twins(rows, mask):
+                    lines.append(
+                        f"{name}: {twins} near-duplicate(s) stay, in groups named by a key that goes; see group:"
+                    )
             else:
                 counts[name, "-", "-"] += int(np.count_nonzero(mask))
     return [*table(("layer", "split", "class", "removed"), [(*what, n) for what, n in sorted(counts.items())]), *lines]
+
+
+def _twins(rows: pa.Table, mask: rewriting.Mask) -> int:
+    """Rows that stay and whose group is named by a key that goes."""
+    gone = rows.filter(pa.array(mask))["key"].combine_chunks()
+    kept = rows.filter(pa.array(~mask))
+    return int(pc.sum(pc.is_in(kept["duplicate_group"], value_set=gone)).as_py() or 0)
 
 
 def _rewrite(directory: Path, tag: str, words: Sequence[str], note: Note, say: Say) -> None:
@@ -377,13 +389,9 @@ def _see_gone(hub: Hub, repo_id: str, note: Note) -> None:
                         continue
             except UnknownRevision:
                 break
-            raise _still_there(repo_id, revision, path)
-
-
-def _still_there(repo_id: str, revision: str, path: str) -> T4SAError:
-    return TakedownRefused(
-        "the Hub still gives a file that was deleted",
-        got=path,
-        where=f"{repo_id}@{revision}",
-        hint="Run the same command again in an hour; if it stays, write to the Hub's support.",
-    )
+            raise TakedownRefused(
+                "the Hub still gives a file that was deleted",
+                got=path,
+                where=f"{repo_id}@{revision}",
+                hint="Run the same command again in an hour; if it stays, write to the Hub's support.",
+            )

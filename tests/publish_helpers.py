@@ -80,7 +80,7 @@ def run(hub: WritableHub, folder: Path, *arguments: object, token: str | None = 
 
 FORKER = """
 import json, os, sys
-import hub_scripts.access, hub_scripts.cli, hub_scripts.publish
+import hub_scripts.access, hub_scripts.cli, hub_scripts.publish, hub_scripts.takedown
 import huggingface_hub.hf_api, t4sa_data.cli, t4sa_data.testing
 # What the libraries would import in each child:
 import fractions, gzip, multiprocessing.synchronize, pandas, pyarrow.dataset, pyarrow.pandas_compat, pydantic, yaml

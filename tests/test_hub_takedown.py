@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from hub_scripts import takedown, takedown_note
@@ -20,7 +22,7 @@ from t4sa_data.manifest import load_manifest
 from t4sa_data.releases_file import RELEASES_NAME, parse_releases
 from t4sa_data.shards import TABLE_NAME, read_table
 from t4sa_data.testing import check_release
-from tests.hub_double import WritableHub, clients
+from tests.hub_double import Fault, WritableHub, clients
 from tests.hub_double.recorded import ask
 from tests.publish_helpers import READER, TOKEN, USERS, Commands, commands, final, write_release
 
@@ -138,10 +140,7 @@ def test_nothing_of_it_is_left(published: Stand, tmp_path: Path) -> None:
         assert path.is_dir() or not [key for key in one.keys if key.encode() in path.read_bytes()], path
     _addresses_are_gone(one, before, heads)
     assert one.hub.opened() == [] and one.hub.leaked() == []
-    end = one.end()
-    one.goal = end, len(one.hub.log)
-    assert one.run("--yes")[0] == 0
-    assert one.end() == end
+    one.goal = one.end(), len(one.hub.log)
     for repo in one.hub.repos.values():
         repo.ask("ada")
         repo.access["ada"].status = "accepted"
@@ -243,6 +242,14 @@ def test_words_of_the_list(published: Stand, tmp_path: Path) -> None:
         assert [one.rows for one in held] == [count, count]
 
 
+def test_near_duplicates_that_stay_are_told() -> None:
+    rows = pa.table({"key": ["1-1", "2-1", "3-1", "4-1"], "duplicate_group": ["1-1", "1-1", "3-1", "1-1"]})
+    for gone, twins in (([0], 2), ([0, 1], 1), ([1], 0), ([2], 0), ([0, 1, 3], 0)):
+        mask = np.zeros(4, dtype=bool)
+        mask[gone] = True
+        assert takedown._twins(rows, mask) == twins
+
+
 def test_the_key_is_the_maintainers_alone(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "removals.key"
     key = takedown_note.load_key(path)
@@ -278,10 +285,33 @@ def kill_everywhere(one: Stand, points: slice) -> None:
 
 
 def test_killed_and_run_again_it_ends_the_same(shared: Stand) -> None:
-    """A few of those below."""
-    kill_everywhere(shared, slice(60, None, 75))
+    """Two of those below: one midway, and the last, after which a run changes nothing."""
+    kill_everywhere(shared, slice(None, None, -77))
 
 
 @pytest.mark.slow
 def test_killed_after_every_request_and_run_again(shared: Stand) -> None:
     kill_everywhere(shared, slice(None))
+
+
+@pytest.mark.slow
+def test_a_second_one_with_faults_while_the_doors_are_closed(published: Stand) -> None:
+    """What failed is done again, older versions stay withdrawn, and nobody opens what a maintainer had closed."""
+    one = published
+    one.hub.faults += [Fault("/super-squash", kind="500"), Fault("/lfs-files/batch", kind="drop"), Fault("/tag/")]
+    for repo in one.hub.repos.values():
+        repo.private = True
+    code, said = one.run("--yes")
+    assert code == 0, said
+    one.ids.write_text(f"{read_table(one.release / 't4sa' / 'b-t4sa' / TABLE_NAME)['key'][5]}\n")
+    code, said = one.run("--yes", version="1.0.2")
+    assert code == 0, said
+    for repo in one.hub.repos.values():
+        assert (repo.private, repo.gated, list(repo.tags)) == (True, "manual", ["v1.0.2"])
+        told = parse_releases(repo.files()[RELEASES_NAME].data or b"", repo.id)
+        states = [(entry.state, entry.successor) for entry in told.releases.values()]
+        assert states == [("withdrawn", "v1.0.1"), ("withdrawn", "v1.0.2"), ("current", None)]
+        assert told.removals.count == COUNT + 1
+        repo.private = False
+    code, said = one.t4sa.run("verify", "--namespace", "ours")
+    assert code == 0, said

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -87,14 +88,27 @@ def test_an_error_is_that_of_threads_and_the_process_goes_on(path: Path, tmp_pat
 def test_a_process_that_is_killed_is_named_and_the_next_epoch_starts_another(path: Path) -> None:
     with nothing_left():
         loader = loader_of(path)
-        batches = iter(loader)
-        next(batches)
-        os.kill(loader._apart._child._process.pid, signal.SIGKILL)
+        list(loader)
+        process = loader._apart._child._process.pid
+        os.kill(process, signal.SIGSTOP)  # else it might have sent the whole epoch before it is killed
+        threading.Timer(0.3, os.kill, (process, signal.SIGKILL)).start()
         with pytest.raises(WorkerDied, match="exit code -9"):
-            list(batches)
+            next(iter(loader))
         loader.set_epoch(0)
         assert len(list(loader)) == len(loader)
         loader.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_job_does_not_end_the_process(path: Path, number: signal.Signals) -> None:
+    """A scheduler's SIGTERM reaches all processes; the trainer goes on to the end of its step, and saves."""
+    loader = loader_of(path)
+    batches = iter(loader)
+    next(batches)
+    os.kill(loader._apart._child._process.pid, number)
+    assert len(list(batches)) == len(loader) - 1
+    assert len(list(loader)) == len(loader)
+    loader.close()
 
 
 def test_who_forgets_to_close_leaves_nothing(path: Path) -> None:

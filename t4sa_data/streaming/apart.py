@@ -152,6 +152,8 @@ class _Child:
     def __init__(self, memory: int, given: bytes) -> None:
         self._pipe, theirs = Pipe()
         code = (
+            # Ctrl-C, and a scheduler's SIGTERM to a whole job, are for this side: it saves, and then closes the pipe.
+            "import signal as s; s.signal(s.SIGINT, s.SIG_IGN); s.signal(s.SIGTERM, s.SIG_IGN); "
             "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
             "from t4sa_data.streaming.apart import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
         )
@@ -291,9 +293,6 @@ class _Orders:
 
 def serve(pipe_number: int, memory: int) -> None:
     """What the process does: run epochs until the pipe closes."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other side, which closes the pipe
     torch.set_num_threads(1)
     pipe = Connection(pipe_number)
     release, selection, options, num_slots, rows, side = pickle.loads(pipe.recv_bytes())

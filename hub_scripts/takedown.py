@@ -174,7 +174,7 @@ def _noted(
     dry_run: bool,
 ) -> Note:
     """The note of an earlier run, or a new one, written before anything is changed."""
-    key, path = takedown_note.load_key(), takedown_note.note_path(directory, tag)
+    key, path = takedown_note.load_key(make=not dry_run), takedown_note.note_path(directory, tag)
     (asked,) = takedown_note.hmacs(key, [" ".join(words)])
     for repo_id, state in states.items():
         if higher := [name for name in state.tags if is_tag(name) and order_of(name) > order_of(tag)]:

@@ -30,14 +30,20 @@ def key_path() -> Path:
     return Path(platformdirs.user_data_dir("t4sa", appauthor=False)) / "removals.key"
 
 
-def load_key(path: Path | None = None) -> bytes:
+def load_key(path: Path | None = None, *, make: bool = True) -> bytes:
     """The maintainers' key; made on first use, mode 0600.
+
+    Args:
+        path: None: `key_path()`.
+        make: False: where there is none, one that is kept nowhere.
 
     Raises:
         BadOption: others may read it, or it is no key.
     """
     path = path or key_path()
     if not path.exists():
+        if not make:
+            return secrets.token_bytes(KEY_BYTES)
         write_private(path, secrets.token_hex(KEY_BYTES).encode() + b"\n")
     with explain_os_errors(path):
         text, mode = path.read_text(encoding="ascii", errors="replace").strip(), path.stat().st_mode

@@ -69,9 +69,13 @@ def load_rights(folder: Path) -> Rights:
 
     Raises:
         RightsError: there is none (a template is written), or a line is empty or not what it should be.
+        ReleaseNotFound: nor is there a release: nothing is written into a folder of another purpose.
     """
     path = Path(folder) / RIGHTS_NAME
     if not path.is_file():
+        from t4sa_data.testing.check import find_folders
+
+        find_folders(Path(folder))
         write_template(folder)
         raise RightsError(
             f"no {RIGHTS_NAME} beside the release",

@@ -212,6 +212,12 @@ def test_text_goes_only_where_the_rights_say_so(hub: WritableHub, tmp_path: Path
     assert not hub.log
 
 
+def test_a_wrong_path_is_said_and_nothing_is_written_there(tmp_path: Path) -> None:
+    with pytest.raises(errors.ReleaseNotFound, match="no release here"):
+        load_rights(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_no_rights_no_release(hub: WritableHub, release: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(release, tmp_path / "r"))
     (folder / RIGHTS_NAME).unlink()

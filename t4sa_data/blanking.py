@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t4sa_data import release
+from t4sa_data import regrouping, release
 from t4sa_data.errors import NoRows
 from t4sa_data.files import explain_os_errors, sha256_file
 from t4sa_data.manifest import Manifest
-from t4sa_data.rewriting import Mask
+from t4sa_data.regrouping import Mask
 from t4sa_data.schema import record_schema
 from t4sa_data.shards import TABLE_NAME, read_table
 
@@ -39,7 +39,8 @@ def blank_rows(folder: Path, manifest: Manifest, layer: str, drop: Mask, note: M
     """
     if drop.all():
         raise NoRows("a layer would lose its last row", got=layer, where=folder, hint="Delete the folder.")
-    table = read_table(folder / layer / TABLE_NAME, layer=layer)
+    names = regrouping.new_names(manifest, lambda name: folder / name / TABLE_NAME, {layer: drop})
+    table = regrouping.renamed(read_table(folder / layer / TABLE_NAME, layer=layer), names)
     gone, kept = table.filter(pa.array(drop)), table.filter(pa.array(~drop))
     archives = []
     for file in manifest.files:

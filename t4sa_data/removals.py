@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from t4sa_data import blanking, catalog, places, removal_caches, rewriting
+from t4sa_data import blanking, catalog, places, regrouping, removal_caches, rewriting
 from t4sa_data.errors import ReleaseNotFound, RemovalsUnclear
 from t4sa_data.files import explain_os_errors
 from t4sa_data.loading.published import Published, look_up
-from t4sa_data.manifest import Manifest, content_digest, load_manifest
+from t4sa_data.manifest import content_digest, load_manifest
+from t4sa_data.reading.local import LocalRelease
 from t4sa_data.reading.release import OpenRelease
-from t4sa_data.rewriting import Mask
+from t4sa_data.regrouping import Mask
 from t4sa_data.shards import TABLE_NAME, read_table
 from t4sa_data.streaming.where import read_ids
 
@@ -97,7 +98,6 @@ def current_of_folder(directory: Path) -> Current:
     Raises:
         ReleaseNotFound, ManifestError: there is none.
     """
-    from t4sa_data.reading.local import LocalRelease
     from t4sa_data.testing.check import find_folders
 
     opened = [LocalRelease(folder, load_manifest(folder)) for folder in find_folders(directory)[0]]
@@ -120,7 +120,7 @@ def _current(
                 layers[name] = None
                 keys.append(read_table(one.table(name), ["key"])["key"].combine_chunks())
             else:
-                texts[name] = _tweets(one, name, token)
+                texts[name] = tweet_ids(one, name, token)
     return Current(
         tag=tag,
         updated=updated,
@@ -134,7 +134,7 @@ def _current(
     )
 
 
-def _tweets(one: OpenRelease, layer: str, token: bool | str | None) -> pa.Array:
+def tweet_ids(one: OpenRelease, layer: str, token: bool | str | None = None) -> pa.Array:
     """The tweet ids of a text layer: of a release on the Hub, that column only is fetched."""
     filesystem: Any = None
     if one.is_remote:
@@ -176,34 +176,41 @@ def find(
     for folder in find_folders(Path(directory))[0]:
         rewriting.finish_rewriting(folder)
         manifest = load_manifest(folder)
-        drop = _drop_of(folder, manifest, current, words)
+        drop = rows_to_drop(LocalRelease(folder, manifest), current, words)
         if drop:
             kind = "in place" if manifest.format == "in-place" else "release"
             held.append(Held(kind=kind, path=folder, rows=sum(int(mask.sum()) for mask in drop.values()), drop=drop))
     return held + (_in_caches(current, words) if caches else [])
 
 
-def _drop_of(folder: Path, manifest: Manifest, current: Current | None, words: Sequence[str]) -> dict[str, Mask]:
-    """Layer -> True for each row that must go; layers that lose none are left out."""
+def rows_to_drop(
+    one: OpenRelease, current: Current | None, words: Sequence[str], *, token: bool | str | None = None
+) -> dict[str, Mask]:
+    """Rows of a release that must go, by layer: True for each, shape (rows,); layers that lose none are left out.
+
+    Args:
+        one: the release.
+        current: the release to compare with; None: `words` only.
+        words: keys and tweet ids.
+        token: for the Hub.
+
+    Raises:
+        RemovalsUnclear: see `find`.
+    """
     made: dict[str, Mask] = {}
     differ = total = 0
-    for name, layer in manifest.layers.items():
+    for name, layer in one.manifest.layers.items():
         if layer.kind == "image":
-            rows = read_table(folder / name / TABLE_NAME, ["key", "tweet_id"])
+            rows = read_table(one.table(name), ["key", "tweet_id"])
             mask = _named(rows["tweet_id"], rows["key"], words)
             known, column = (current.keys if current and name in current.layers else None), rows["key"]
         else:
-            parts = [
-                pq.read_table(manifest.path(folder, file), columns=["tweet_id"], partitioning=None)
-                for file in manifest.files
-                if file.layer == name
-            ]
-            rows = pa.concat_tables(parts)
-            mask = _named(rows["tweet_id"], None, words)
-            known, column = (current.texts.get(name) if current else None), rows["tweet_id"]
+            column = pa.chunked_array([tweet_ids(one, name, token)])
+            mask = _named(column, None, words)
+            known = current.texts.get(name) if current else None
         if known is not None:
             is_gone = ~np.asarray(pc.is_in(column, value_set=known).to_numpy(zero_copy_only=False))
-            differ, total = max(differ, int(is_gone.sum())), max(total, rows.num_rows)
+            differ, total = max(differ, int(is_gone.sum())), max(total, len(column))
             mask |= is_gone
         if mask.any():
             made[name] = mask
@@ -214,7 +221,7 @@ def _drop_of(folder: Path, manifest: Manifest, current: Current | None, words: S
             "selection of the data",
             expected=f"at most {most:,}",
             got=f"{differ:,}",
-            where=folder,
+            where=one.where,
             hint="Ask the maintainers for the ids, and give them with --ids FILE --only-ids.",
         )
     return made
@@ -285,9 +292,10 @@ def apply(held: Sequence[Held], current: Current | None, *, say: Callable[[str],
 def _will_be(one: Held, current: Current) -> bool:
     """Whether a release holds exactly the current rows of its layers, once these have gone."""
     manifest = load_manifest(one.path)
+    names = regrouping.new_names(manifest, lambda name: one.path / name / TABLE_NAME, one.drop)
     for name, layer in manifest.layers.items():
         if name in current.layers:
-            table = read_table(one.path / name / TABLE_NAME, layer=name)
+            table = regrouping.renamed(read_table(one.path / name / TABLE_NAME, layer=name), names)
             mask = one.drop.get(name)
             kept = table if mask is None else table.filter(pa.array(~mask))
             if content_digest(kept) != current.digests[name]:

@@ -1,4 +1,5 @@
-"""Take rows out of a release that stands in a folder: only the shards that hold them are written anew.
+"""Take rows out of a release that stands in a folder: only the shards that hold them are written anew, and those that
+hold a near-duplicate whose group was named by one of them (`regrouping`).
 
 Everything new is made in `.t4sa-rewriting` beside the release's folder, its manifest last; then the files change
 places, the manifest last again. Killed before that, the release is as it was; killed in between, `finish_rewriting`
@@ -9,26 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from t4sa_data import plan, release
+from t4sa_data import plan, regrouping, release
 from t4sa_data.errors import ChecksumMismatch, NoRows
 from t4sa_data.files import explain_os_errors, sync_folder
 from t4sa_data.manifest import FOLDERS, MANIFEST_NAME, FileEntry, LayerEntry, Manifest, load_manifest
+from t4sa_data.regrouping import Mask
 from t4sa_data.release import Layer, ShardTask, WrittenFile
 from t4sa_data.schema import record_schema
 from t4sa_data.shards import TABLE_NAME, RangeReader, read_table
 
-Mask = npt.NDArray[np.bool_]
 STAGING = ".t4sa-rewriting"
 
 
@@ -74,17 +74,43 @@ def drop_rows(
     with explain_os_errors(out):
         shutil.rmtree(out, ignore_errors=True)
         (out / FOLDERS[manifest.format]).mkdir(parents=True)
+    names = regrouping.new_names(manifest, lambda name: folder / name / TABLE_NAME, drop)
     layers = []
-    for name, mask in drop.items():
+    for name, (mask, changed) in changed_rows(manifest, lambda name: folder / name / TABLE_NAME, drop, names).items():
         if mask.all():
             raise NoRows("a layer would lose its last row", got=name, where=folder, hint="Delete the release's folder.")
-        make = _image_layer if manifest.layers[name].kind == "image" else _text_layer
-        layers.append(_described(make(folder, manifest, name, ~mask, out), manifest.layers[name], note))
+        if manifest.layers[name].kind == "image":
+            layer = _image_layer(folder, manifest, name, ~mask, changed, names, out)
+        else:
+            layer = _text_layer(folder, manifest, name, ~mask, out)
+        layers.append(_described(layer, manifest.layers[name], note))
     made = release.seal(out, manifest.format, layers, keep=manifest, data_version=data_version or manifest.data_version)
     old = {file.sha256 for file in manifest.files}
     shards = [file for file in made.files if file.layer is not None and file.sha256 not in old]
     finish_rewriting(folder)
     return Rewritten(manifest=made, shards=tuple(f.name for f in shards), bytes=sum(f.bytes for f in shards))
+
+
+def changed_rows(
+    manifest: Manifest, table_of: Callable[[str], Path], drop: Mapping[str, Mask], names: Mapping[str, str]
+) -> dict[str, tuple[Mask, Mask]]:
+    """Layer -> rows that go, and rows that go or change; layers without either are left out.
+
+    Args:
+        manifest: of the release.
+        table_of: path of an image layer's sample table.
+        drop: layer -> True for each row that goes, shape (rows,).
+        names: new names of groups (`regrouping.new_names`).
+    """
+    made: dict[str, tuple[Mask, Mask]] = {name: (mask, mask) for name, mask in drop.items()}
+    for name, layer in manifest.layers.items() if names else ():
+        if layer.kind == "image":
+            rows = read_table(table_of(name), ["duplicate_group"])
+            changed = regrouping.rows_to_rename(rows["duplicate_group"], names)
+            mask = drop.get(name, np.zeros(rows.num_rows, dtype=bool))
+            if mask.any() or changed.any():
+                made[name] = mask, mask | changed
+    return made
 
 
 def finish_rewriting(folder: Path) -> bool:
@@ -135,12 +161,14 @@ def _described(layer: Layer, entry: LayerEntry, note: Mapping[str, Any] | None) 
     )
 
 
-def _image_layer(folder: Path, manifest: Manifest, name: str, keep: Mask, out: Path) -> Layer:
-    table = read_table(folder / name / TABLE_NAME, layer=name)
+def _image_layer(
+    folder: Path, manifest: Manifest, name: str, keep: Mask, changed: Mask, names: Mapping[str, str], out: Path
+) -> Layer:
+    table = regrouping.renamed(read_table(folder / name / TABLE_NAME, layer=name), names)
     old = [file for file in manifest.files if file.layer == name]
     kept = table.filter(pa.array(keep))
     records, places = kept.select(record_schema(name).names), kept.select(["file", "offset", "length", "sha256"])
-    tasks, sources = _plan(name, old, keep)
+    tasks, sources = _plan(name, old, keep, changed)
     written = []
     with RangeReader(folder / manifest.data_root, most_open=64) as reader:
         for task, source in zip(tasks, sources, strict=True):
@@ -159,7 +187,7 @@ def _text_layer(folder: Path, manifest: Manifest, name: str, keep: Mask, out: Pa
     old = [file for file in manifest.files if file.layer == name]
     rows = pa.concat_tables([pq.read_table(folder / file.name, partitioning=None) for file in old])
     kept = rows.filter(pa.array(keep)).combine_chunks()
-    tasks, sources = _plan(name, old, keep)
+    tasks, sources = _plan(name, old, keep, ~keep)
     nothing = np.zeros(0, dtype=np.int64)
     written: list[dict[str, WrittenFile]] = []
     for task, source in zip(tasks, sources, strict=True):
@@ -176,7 +204,9 @@ def _text_layer(folder: Path, manifest: Manifest, name: str, keep: Mask, out: Pa
     return Layer(name=name, table=kept, tasks=tasks, written=written, image_bytes=sizes)
 
 
-def _plan(name: str, old: Sequence[FileEntry], keep: Mask) -> tuple[list[ShardTask], list[FileEntry | None]]:
+def _plan(
+    name: str, old: Sequence[FileEntry], keep: Mask, changed: Mask
+) -> tuple[list[ShardTask], list[FileEntry | None]]:
     """The shards of a layer after the rows have gone, and for each the file that stays as it is, or None.
 
     Shards keep their names. Where one would be empty (in a miniature), the rows of its split are dealt anew.
@@ -184,6 +214,7 @@ def _plan(name: str, old: Sequence[FileEntry], keep: Mask) -> tuple[list[ShardTa
     ends = np.cumsum([file.rows or 0 for file in old])
     starts = ends - [file.rows or 0 for file in old]
     counts = [int(keep[low:high].sum()) for low, high in zip(starts, ends, strict=True)]
+    is_changed = {file.name: bool(changed[low:high].any()) for file, low, high in zip(old, starts, ends, strict=True)}
     tasks: list[ShardTask] = []
     sources: list[FileEntry | None] = []
     at = 0
@@ -199,8 +230,8 @@ def _plan(name: str, old: Sequence[FileEntry], keep: Mask) -> tuple[list[ShardTa
         bounds = plan.even_bounds(rows, number) if is_dealt_anew else _runs([count for _, count in of_split])
         for index, (low, high) in enumerate(bounds):
             tasks.append(ShardTask(layer=name, split=split, index=index, count=number, start=at + low, stop=at + high))
-            untouched = not is_dealt_anew and of_split[index][1] == of_split[index][0].rows
-            sources.append(of_split[index][0] if untouched else None)
+            file = of_split[index][0] if not is_dealt_anew else None
+            sources.append(file if file is not None and not is_changed[file.name] else None)
         at += rows
     return tasks, sources
 

@@ -20,8 +20,8 @@ from t4sa_data import release, removals, rewriting
 from t4sa_data.errors import ChecksumMismatch, NoRows, RemovalsUnclear
 from t4sa_data.manifest import load_manifest
 from t4sa_data.releases_file import ReleaseEntry, Releases, Removals
-from t4sa_data.schema import TEXT_RECORD
-from t4sa_data.shards import read_table
+from t4sa_data.schema import TEXT_RECORD, record_schema
+from t4sa_data.shards import RangeReader, read_table
 from t4sa_data.testing import check_release
 from tests.hub_double import Hub, Repository
 from tests.publish_helpers import TOKEN, environment
@@ -68,6 +68,64 @@ def test_only_touched_shards_are_written(held: Path, rows: list[int]) -> None:
     report = check_release(held, deep=True)
     assert report.ok and report.samples == 2 * (60 - len(rows)), [str(fault) for fault in report.faults]
     assert sorted(p.name for p in held.iterdir()) == sorted(FOLDERS)
+
+
+def grouped(held: Path, group: dict[int, int]) -> list[str]:
+    """Rows of `held` as near-duplicates of others, in both formats; the keys of its rows."""
+    keys: list[str] = []
+    for name in FOLDERS:
+        folder = held / name
+        manifest, table = load_manifest(folder), read_table(folder / "b-t4sa" / "index.parquet")
+        keys = table["key"].to_pylist()
+        groups = [keys[group.get(row, row)] for row in range(len(keys))]
+        records = table.set_column(
+            table.schema.get_field_index("duplicate_group"), table.schema.field("duplicate_group"), pa.array(groups)
+        )
+        layers = [files for files in manifest.files if files.layer]
+        tasks, written, start = [], [], 0
+        with RangeReader(folder) as reader:
+            for file in layers:
+                split = [f for f in layers if f.split == file.split]
+                task = release.ShardTask(
+                    layer="b-t4sa", split=str(file.split), index=split.index(file), count=len(split), start=start,
+                    stop=start + (file.rows or 0),
+                )  # fmt: skip
+                rows = records.slice(start, task.num_rows)
+                images = [reader.read(r["file"], r["offset"], r["length"]) for r in rows.to_pylist()]
+                part = rows.select(record_schema("b-t4sa").names)
+                written.append(release.write_shard(held / "made", task, part, images, [manifest.format]))
+                tasks.append(task)
+                start = task.stop
+        layer = release.Layer(
+            name="b-t4sa", table=records.select(record_schema("b-t4sa").names), tasks=tasks, written=written,
+            image_bytes=np.asarray(table["length"], dtype=np.int64),
+        )  # fmt: skip
+        release.seal(held / "made", manifest.format, [layer])
+        shutil.rmtree(folder)
+        (held / "made" / name).rename(folder)
+    (held / "made").rmdir()
+    return keys
+
+
+def test_a_group_loses_the_name_of_a_sample_that_goes(held: Path) -> None:
+    """The smallest key that stays names it, in every shard of both formats, and what goes is read nowhere."""
+    keys = grouped(held, {20: 3, 45: 3, 55: 3, 7: 8})
+    assert check_release(held).ok
+    before = digests(held)
+    for name in FOLDERS:
+        table = read_table(held / name / "b-t4sa" / "index.parquet")
+        touched = set(table["file"].take(pa.array([3, 20, 45, 55])).to_pylist())
+        done = rewriting.drop_rows(held / name, {"b-t4sa": mask_of(held / name, [3])})
+        assert set(done.shards) == touched
+        rows = read_table(held / name / "b-t4sa" / "index.parquet").to_pylist()
+        named = min((keys[row] for row in (20, 45, 55)), key=lambda key: [int(part) for part in key.split("-")])
+        assert [r["key"] for r in rows if r["duplicate_group"] == named] == [keys[row] for row in (20, 45, 55)]
+        assert [r["key"] for r in rows if r["duplicate_group"] == keys[8]] == [keys[7], keys[8]]
+        same = set(table["file"].unique().to_pylist()) - touched
+        assert same and all(digests(held)[f"{name}/{file}"] == before[f"{name}/{file}"] for file in same)
+    report = check_release(held, deep=True)
+    assert report.ok, report.faults
+    assert not [path for path in held.rglob("*") if path.is_file() and keys[3].encode() in path.read_bytes()]
 
 
 def test_a_layer_is_not_emptied_and_damage_is_not_copied(held: Path) -> None:

@@ -138,8 +138,9 @@ def decide(
         if not is_so:
             _send(hub, repo_id, user, found, action, reason)
         done.append(repo_id)
-        if not is_so or (found is not None and not _is_logged(log, repo_id, user, action)):
-            append(Decision(time=_now(), repo_id=repo_id, user=user, action=action, reason=reason), log)
+        name = user if found is None else found.user  # one name, whichever way the user was named
+        if not is_so or not _is_logged(log, repo_id, name, action):
+            append(Decision(time=_now(), repo_id=repo_id, user=name, action=action, reason=reason), log)
         say(f"{repo_id}: {RESULT[action]}" + (" already" if is_so else ""))
     if not done:
         raise UnknownRequest(
@@ -272,16 +273,35 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def append(decision: Decision, log: Path | None = None) -> None:
-    """Add a line to the log; the file is made with mode 0600, and one that others may read is closed to them."""
+    """Add a line to the log; the file is made with mode 0600, and one that others may read is closed to them. The half
+    of a line that a power cut left at its end is taken away first: the next one would be joined to it."""
     path = log or decisions_path()
-    line = json.dumps(asdict(decision), ensure_ascii=False) + "\n"
     with explain_os_errors(path), _locked(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "ab") as file:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "r+b") as file:
             path.chmod(0o600)
-            file.write(line.encode())
+            data = file.read()
+            tail = data[data.rfind(b"\n") + 1 :]
+            is_whole = not tail or _decision(tail) is not None
+            file.seek(len(data) if is_whole else len(data) - len(tail))
+            file.truncate()
+            file.write((b"\n" if tail and is_whole else b"") + _line(decision))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _line(decision: Decision) -> bytes:
+    return json.dumps(asdict(decision), ensure_ascii=False).encode() + b"\n"
+
+
+def _decision(line: bytes) -> Decision | None:
+    """A line of the log; None: it is none."""
+    try:
+        made = Decision(**json.loads(line))
+        is_one = datetime.fromisoformat(made.time).tzinfo is not None and made.action in RESULT
+    except (ValueError, TypeError):
+        return None
+    return made if is_one else None
 
 
 def decisions(log: Path | None = None) -> list[Decision]:
@@ -291,16 +311,16 @@ def decisions(log: Path | None = None) -> list[Decision]:
         BadOption: a line that is none.
     """
     path = log or decisions_path()
+    with explain_os_errors(path):
+        data = path.read_bytes() if path.is_file() else b""
     made = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    *lines, tail = data.split(b"\n")  # by nothing else: a reason may hold what Unicode counts as the end of a line
     for number, line in enumerate(lines, start=1):
-        try:
-            made.append(Decision(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise BadOption("no line of a decision log", where=f"{path}: line {number}") from error
-    return made
+        if (one := _decision(line)) is None:
+            raise BadOption("no line of a decision log", where=f"{path}: line {number}")
+        made.append(one)
+    last = _decision(tail) if tail else None
+    return made if last is None else [*made, last]
 
 
 def _is_logged(log: Path | None, repo_id: str, user: str, action: str) -> bool:
@@ -320,7 +340,7 @@ def purge(log: Path | None = None, *, days: int = RETENTION_DAYS, user: str | No
             one for one in found if datetime.fromisoformat(one.time) >= oldest and (user is None or one.user != user)
         ]
         if len(kept) != len(found):
-            write_private(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in kept).encode())
+            write_private(path, b"".join(map(_line, kept)))
     return len(found) - len(kept)
 
 

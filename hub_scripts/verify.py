@@ -1,5 +1,6 @@
 """Whether what is on the Hub is what was built, and whether only those who may can read it. Made for a nightly job: one
-line per fault, nothing written anywhere.
+line per fault, nothing written anywhere. What could not be looked at (no connection, a token that is not taken) is told
+apart from faults, and is never taken for their absence.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hub_scripts.client import Hub, RepositoryState, explain
+from hub_scripts.client import ATTEMPTS, Hub, RepositoryState, again, explain
 from hub_scripts.verify_cli import NUM_SAMPLES, verify_command
-from hub_scripts.verify_rows import check_rows
-from t4sa_data.errors import HubAccessError, HubUnreachable, T4SAError
+from hub_scripts.verify_rows import NOT_CONTENT, check_rows
+from t4sa_data.errors import CredentialsError, DownloadError, HubAccessError, HubUnreachable, T4SAError
 from t4sa_data.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from t4sa_data.releases_file import RELEASES_NAME, Releases, is_tag, parse_releases
 from t4sa_data.testing.check_documents import CROISSANT_NAME, README_NAME, check_documents
@@ -35,6 +36,10 @@ class Report:
 
     faults: list[str] = field(default_factory=list)
     """One line each: `repository: what`."""
+    unseen: list[str] = field(default_factory=list)
+    """What could not be looked at, and why; of it nothing is known. One line each, as `faults`."""
+    no_access: bool = False
+    """Whether some of that is for want of a token that is taken."""
     warnings: list[str] = field(default_factory=list)
     """What is no fault, but should be known."""
     checked: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -42,8 +47,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no fault."""
-        return not self.faults
+        """Whether all was looked at, and there is no fault."""
+        return not self.faults and not self.unseen
 
 
 def verify(
@@ -58,7 +63,7 @@ def verify(
     seed: int | None = None,
     say: Callable[[str], object] = lambda _line: None,
 ) -> Report:
-    """Check both repositories of a namespace.
+    """Check both repositories of a namespace; one where the connection breaks is begun again a few times.
 
     Args:
         namespace: account or organisation on the Hub.
@@ -72,26 +77,41 @@ def verify(
         seed: of the sample; None: another one each time, named in the report.
         say: gets a line now and then.
 
-    Raises:
-        HubAccessError: `token` may not read, so nothing can be said.
-        HubUnreachable: no connection.
+    Returns:
+        What was found. It is not `ok` either where a part could not be looked at (`Report.unseen`).
     """
     report = Report()
     hub = Hub(namespace=namespace, endpoint=endpoint, token=token)
     seed = random.randrange(1 << 32) if seed is None else seed
     known: dict[str, Releases] = {}
     for fmt in FORMATS:
-        repo_id = hub.repository(fmt)
+        repo_id, tries = hub.repository(fmt), list[_Repository]()
         say(f"{repo_id} ...")
-        one = _Repository(hub, repo_id, fmt, report, revision, deep, stranger, num_samples, random.Random(seed))
+
+        def look(fmt: str = fmt, repo_id: str = repo_id, tries: list[_Repository] = tries) -> None:
+            chance = random.Random(seed)
+            tries.append(_Repository(hub, repo_id, fmt, Report(), revision, deep, stranger, num_samples, chance))
+            tries[-1].look()
+
+        try:
+            again(look, say, 1 if deep else ATTEMPTS)
+        except T4SAError as error:
+            tries[-1].not_seen(error)
+        one = tries[-1]
         one.checked["seed"] = seed
-        with one.guard("repository"):
-            one.check()
         if one.releases is not None:
             known[repo_id] = one.releases
         report.checked[repo_id] = one.checked
+        _add(report, one.report)
     _compare(known, report)
     return report
+
+
+def _add(report: Report, part: Report) -> None:
+    report.faults += part.faults
+    report.unseen += part.unseen
+    report.warnings += part.warnings
+    report.no_access |= part.no_access
 
 
 def _compare(known: dict[str, Releases], report: Report) -> None:
@@ -137,25 +157,45 @@ class _Repository:
         """Note a fault."""
         self.report.faults.append(f"{self.repo_id}: {what}")
 
+    def not_seen(self, error: T4SAError, what: str = "not all was looked at") -> None:
+        """Note that something could not be looked at."""
+        self.report.unseen.append(f"{self.repo_id}: {what}: {error}")
+        self.report.no_access |= isinstance(error, HubAccessError | CredentialsError)
+
     @contextmanager
     def guard(self, where: str) -> Iterator[None]:
         """Make a fault of an error, so that the rest is checked too.
 
         Raises:
-            HubAccessError, HubUnreachable: then nothing can be said.
+            T4SAError: one that says nothing of the content (`NOT_CONTENT`).
         """
         try:
             yield
-        except (HubAccessError, HubUnreachable):
+        except NOT_CONTENT:
             raise
         except T4SAError as error:
             self.fault(f"{where}: {error}")
 
-    def check(self) -> None:
+    def look(self) -> None:
+        """Everything, once.
+
+        Raises:
+            HubUnreachable, HubConflict: what may pass.
+            T4SAError: one of `NOT_CONTENT`.
+        """
+        try:
+            with self.guard("repository"):
+                self._check()
+        except DownloadError as error:
+            raise HubUnreachable(
+                "a file did not come", got=error.what, where=error.where or self.repo_id, hint=error.hint
+            ) from error
+
+    def _check(self) -> None:
         """Everything, cheapest first."""
         state = self.hub.state(self.repo_id)
         if state is None:
-            self.fault("there is no such repository")
+            self.fault("there is no such repository, or not for this account")
             return
         self._check_gate(state)
         with self.guard(RELEASES_NAME):
@@ -276,7 +316,8 @@ class _Repository:
             try:
                 card = DatasetCard(documents[README_NAME].decode(), ignore_metadata_errors=False)
                 if self.hub.endpoint is None:  # it asks the Hub of the environment
-                    card.validate(repo_type="dataset")
+                    with explain(self.repo_id):
+                        card.validate(repo_type="dataset")
             except ValueError as error:
                 self.fault(f"{README_NAME}: {str(error).splitlines()[0]}")
 
@@ -293,24 +334,33 @@ class _Repository:
         readers: dict[str, str | bool] = {"anonymous": False}
         if self.stranger:
             readers["unapproved"] = self.stranger
+        self.checked["tried"] = []
         for who, token in readers.items():
-            for name in (MANIFEST_NAME, shard):
-                if self._can_read(tag, name, token):
-                    self.fault(f"{who} readers get {name}")
-        self.checked["tried"] = list(readers)
+            try:
+                found = [name for name in (MANIFEST_NAME, shard) if self._can_read(tag, name, token)]
+            except HubAccessError as error:  # a token that is not taken is refused everywhere, by an open door too
+                self.not_seen(error, f"whether {who} readers are refused")
+                continue
+            for name in found:
+                self.fault(f"{who} readers get {name}")
+            self.checked["tried"].append(who)
 
     def _can_read(self, tag: str, name: str, token: str | bool) -> bool:
+        """Whether a reader is told where a file's bytes are.
+
+        Raises:
+            HubAccessError: refused, but not for the gate's sake.
+            HubUnreachable: no answer.
+        """
+        from huggingface_hub import errors as hub
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.errors import HfHubHTTPError
 
         url = hf_hub_url(self.repo_id, name, repo_type="dataset", revision=tag, endpoint=self.hub.endpoint)
         with explain(self.repo_id, tag):
             try:
                 self.hub.api.get_hf_file_metadata(url=url, token=token)
-            except HfHubHTTPError as error:
-                if error.response is not None and error.response.status_code in (401, 403, 404):
-                    return False
-                raise
+            except (hub.RepositoryNotFoundError, hub.RemoteEntryNotFoundError, hub.RevisionNotFoundError):
+                return False  # the gate's refusal is one of the first
         return True
 
     def _check_deep(self, commit: str) -> None:

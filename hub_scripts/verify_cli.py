@@ -25,14 +25,15 @@ def verify_command(
     """Check that what is on the Hub is what was built, and that only those who were let in can read it.
 
     Files against the manifest by sha256 without fetching them, card, configs, tags, releases.json, gate, refusals, and
-    random rows. With T4SA_STRANGER_TOKEN (an account that was not let in) its refusal is seen, too. One line per fault.
-    Exit status: 0 none, 1 some, 2 usage, 3 credentials.
+    random rows. With T4SA_STRANGER_TOKEN (an account that was not let in) its refusal is seen, too. One line per fault;
+    what could not be looked at is an `error:` on standard error. Exit status: 0 all was looked at and there is no
+    fault, 1 there is one, or the Hub was not reached (then there is no line of a fault), 2 usage, 3 credentials.
     """
     import json
     import os
     from dataclasses import asdict
 
-    from hub_scripts.cli import exit_statuses, say
+    from hub_scripts.cli import EXIT_CREDENTIALS, EXIT_FAULT, exit_statuses, say
 
     with exit_statuses():
         from hub_scripts.verify import verify
@@ -51,8 +52,10 @@ def verify_command(
             if stranger is None:
                 say(f"note: no {STRANGER_VARIABLE}, so only anonymous readers were tried")
             say("ok" if report.ok else f"{len(report.faults)} fault(s)")
+        for line in report.unseen:
+            say(f"error: {line}")
         if not report.ok:
-            raise typer.Exit(1)
+            raise typer.Exit(EXIT_CREDENTIALS if report.no_access and not report.faults else EXIT_FAULT)
 
 
 def diff_command(

@@ -14,11 +14,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hub_scripts.client import Hub
-from t4sa_data.errors import T4SAError
+from hub_scripts.client import Hub, explain
+from t4sa_data.errors import (
+    CredentialsError,
+    DownloadError,
+    HubAccessError,
+    HubConflict,
+    HubRefused,
+    HubUnreachable,
+    MissingDependency,
+    OutputError,
+    T4SAError,
+)
 from t4sa_data.manifest import Manifest
 from t4sa_data.shards import read_table
 
+NOT_CONTENT = (
+    CredentialsError,
+    DownloadError,
+    HubAccessError,
+    HubConflict,
+    HubRefused,
+    HubUnreachable,
+    MissingDependency,
+    OutputError,
+)
+"""Errors that say nothing of what is published: the network, the Hub, this machine."""
 _COMPARED = ("key", "split", "label", "tweet_id", "image_index", "width", "height", "text", "sha256")
 
 
@@ -31,7 +52,7 @@ def check_rows(
         The faults, and the number of rows that were read.
 
     Raises:
-        T4SAError: the repository cannot be opened at all.
+        T4SAError: the repository cannot be opened at all, or one of `NOT_CONTENT`.
     """
     from t4sa_data.reading.cache import Cache
     from t4sa_data.reading.release import Range
@@ -51,6 +72,8 @@ def check_rows(
             for row in table.take(pa.array(chosen)).to_pylist():
                 try:
                     data = source.read(Range(row["file"], row["offset"], row["length"]))
+                except NOT_CONTENT:
+                    raise
                 except T4SAError as error:
                     faults.append(f"{row['file']}: {row['key']} cannot be read by range: {error}")
                     continue
@@ -87,15 +110,18 @@ def _check_stream(
     number = chance.randrange(len(shards))
     shard = shards[number]
     try:
-        stream = datasets.load_dataset(repo_id, config, split=split, revision=tag, streaming=True, token=hub.token)
-        if stream.num_shards != len(shards):
-            faults.append(
-                f"{config}/{split}: `datasets` sees {stream.num_shards} shards, the manifest has {len(shards)}"
-            )
-            return 0
-        one = stream.decode(False).shard(num_shards=len(shards), index=number)
-        rows = list(one.take(num_samples))
-    except T4SAError:
+        # An empty cache: `datasets` would go on with an old copy, where the Hub fails, and say nothing.
+        with TemporaryDirectory(prefix="t4sa-verify-") as cache, explain(repo_id, tag):
+            options: dict[str, Any] = {"revision": tag, "streaming": True, "token": hub.token, "cache_dir": cache}
+            stream = datasets.load_dataset(repo_id, config, split=split, **options)
+            if stream.num_shards != len(shards):
+                faults.append(
+                    f"{config}/{split}: `datasets` sees {stream.num_shards} shards, the manifest has {len(shards)}"
+                )
+                return 0
+            one = stream.decode(False).shard(num_shards=len(shards), index=number)
+            rows = list(one.take(num_samples))
+    except NOT_CONTENT:
         raise
     except Exception as error:  # whatever `datasets` raises on what a researcher would load
         faults.append(f"{config}/{split}: `datasets` cannot stream it ({type(error).__name__})")

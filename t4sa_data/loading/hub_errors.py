@@ -138,6 +138,13 @@ def _named(error: BaseException, repo_id: str, revision: str) -> T4SAError | Non
         return ReleaseNotFound(
             "the repository holds no release", expected=MANIFEST_NAME, where=where, hint=f"{LOCAL_WAYS}."
         )
+    if status == 403 and _is_of_store(error):
+        return HubUnreachable(
+            "a signed address of the Hub's store has expired",
+            got="HTTP 403",
+            where=where,
+            hint="Try again: files that came whole are kept.",
+        )
     if isinstance(error, hub.HfHubHTTPError) and status in (401, 403):
         return HubAccessError(
             "the Hub does not take your token",
@@ -153,6 +160,12 @@ def _named(error: BaseException, repo_id: str, revision: str) -> T4SAError | Non
             hint="Try again later: files that came whole are kept.",
         )
     return None
+
+
+def _is_of_store(error: BaseException) -> bool:
+    """Whether the object store behind the Hub refused, which knows signatures and no tokens; it answers in XML."""
+    response: Any = getattr(error, "response", None)
+    return response is not None and "xml" in response.headers.get("Content-Type", "")
 
 
 def _is_cut(error: BaseException) -> bool:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hub_scripts.client import Hub, RepositoryState, explain
+from t4sa_data.card.jsonld import access_words, to_text
 from t4sa_data.card.metadata import GATE_CONDITIONS, GATE_PROMPT
+from t4sa_data.card.people import PROMISES, promised
 from t4sa_data.errors import FormError, OpenDoor
 from t4sa_data.manifest import MANIFEST_NAME, parse_manifest
 
@@ -24,6 +26,7 @@ FORM_NAME = "gate.toml"
 Mode = Literal["manual", "auto"]
 MODES: tuple[Mode, ...] = ("manual", "auto")
 README = "README.md"
+CROISSANT = "croissant.json"
 _KINDS = ("text", "checkbox", "date_picker", "country")
 """Of a field, besides a choice (Hub documentation, datasets-gated, 2026-08)."""
 
@@ -98,7 +101,17 @@ def load_form(path: Path) -> Form:
 
 
 def with_form(readme: str, form: Form) -> str:
-    """A card with another form: everything else keeps its bytes.
+    """A card with another form; see `with_head`.
+
+    Raises:
+        FormError: the card has no YAML head.
+    """
+    return with_head(readme, form.to_yaml())
+
+
+def with_head(readme: str, values: Mapping[str, Any]) -> str:
+    """A card with other values in its YAML head, and the conditions of its form in its words; everything else keeps its
+    bytes.
 
     Raises:
         FormError: the card has no YAML head.
@@ -110,8 +123,31 @@ def with_form(readme: str, form: Form) -> str:
     head = yaml.safe_load(match.group(1)) if match else None
     if match is None or not isinstance(head, dict):
         raise FormError("the card has no YAML head", where=README)
-    data = json.loads(json.dumps(head | form.to_yaml()))  # no shared objects: YAML would write anchors for them
-    return f"---\n{DatasetCardData(**data).to_yaml(original_order=list(data))}\n---\n{readme[match.end() :]}"
+    data = json.loads(json.dumps(head | dict(values)))  # no shared objects: YAML would write anchors for them
+    body, conditions = readme[match.end() :], _conditions(data)
+    if conditions:
+        listed = f"{PROMISES}\n\n{promised(conditions)}\n"
+        body = re.sub(rf"{PROMISES}\n\n(- .*\n)+", lambda _: listed, body)
+    return f"---\n{DatasetCardData(**data).to_yaml(original_order=list(data))}\n---\n{body}"
+
+
+def croissant_with_head(croissant: str, values: Mapping[str, Any]) -> str:
+    """A croissant.json whose words on access are those of a card's YAML head.
+
+    Raises:
+        FormError: it is none.
+    """
+    try:
+        value = json.loads(croissant)
+        words = access_words(values.get("extra_gated_prompt", ""), _conditions(values))
+        return to_text({name: words.get(name, old) for name, old in value.items()})
+    except (ValueError, AttributeError) as error:
+        raise FormError("no Croissant to write the form into", got=error, where=CROISSANT) from error
+
+
+def _conditions(head: Mapping[str, Any]) -> list[str]:
+    """What is ticked in the form of a YAML head."""
+    return [name for name, kind in (head.get("extra_gated_fields") or {}).items() if kind == "checkbox"]
 
 
 def form_of(readme: str) -> dict[str, Any]:
@@ -165,8 +201,8 @@ def open_gated(hub: Hub, repo_id: str, mode: Mode) -> bool:
 
 
 def set_form(hub: Hub, repo_id: str, form: Form) -> bool:
-    """Write a form into the card on main, and the card's new sha256 into the manifest, in one commit; whether that was
-    a change. Tags keep the form that they were published with.
+    """Write a form into card and Croissant on main, and their new sha256 into the manifest, in one commit; whether that
+    was a change. Tags keep the form that they were published with.
 
     Raises:
         OpenDoor: the repository has no gate.
@@ -177,17 +213,22 @@ def set_form(hub: Hub, repo_id: str, form: Form) -> bool:
     if state.is_open:
         raise open_door(repo_id)
     commit = state.branches["main"]
-    readme, manifest_json = hub.read(repo_id, README, commit), hub.read(repo_id, MANIFEST_NAME, commit)
+    old = {name: hub.read(repo_id, name, commit) for name in (README, CROISSANT, MANIFEST_NAME)}
+    readme, manifest_json = old[README], old[MANIFEST_NAME]
     if readme is None or manifest_json is None:
         raise FormError("no release on main, so no card to write the form into", where=repo_id)
-    made = with_form(readme.decode(), form).encode()
-    if made == readme:
+    made = {README: with_form(readme.decode(), form).encode()}
+    if (croissant := old[CROISSANT]) is not None:
+        made[CROISSANT] = croissant_with_head(croissant.decode(), form.to_yaml()).encode()
+    if all(old[name] == data for name, data in made.items()):
         return False
     manifest = parse_manifest(manifest_json, repo_id)
-    digest = hashlib.sha256(made).hexdigest()
-    entries = [replace(f, bytes=len(made), sha256=digest) if f.name == README else f for f in manifest.files]
-    files = {README: made, MANIFEST_NAME: manifest.with_files(entries).to_json()}
-    hub.commit(repo_id, "The form of the gate", files=files, parent=commit)
+    entries = [
+        replace(f, bytes=len(made[f.name]), sha256=hashlib.sha256(made[f.name]).hexdigest()) if f.name in made else f
+        for f in manifest.files
+    ]
+    made[MANIFEST_NAME] = manifest.with_files(entries).to_json()
+    hub.commit(repo_id, "The form of the gate", files=made, parent=commit)
     return True
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from t4sa_data.card.publisher import RESPONSE_DAYS
 from t4sa_data.errors import RightsError
 from t4sa_data.files import write_bytes
 
@@ -25,9 +26,11 @@ granted_by = ""      # who gave the right to redistribute: person, role, institu
 date = ""            # when, YYYY-MM-DD
 scope = ""           # what was granted, in their words
 covers_text = false  # true only if the grant names the tweets' text
+previews = false     # true only if the grant lets the Hub show pictures on the dataset's page (may be left out)
 
 [contact]
 removals = ""        # address where people ask for a removal
+response_days = 30   # they get an answer within so many days: the card promises it (may be left out: 30)
 
 [screen]
 tool = ""            # what the images were matched with for known illegal material
@@ -54,6 +57,10 @@ class Rights:
     """YYYY-MM-DD."""
     screen_matched: int
     """Images that matched and were left out of the release."""
+    previews: bool = False
+    """Whether the Hub may show pictures on the dataset's page."""
+    response_days: int = RESPONSE_DAYS
+    """Days within which whoever asks for a removal gets an answer; the card says so."""
 
 
 def write_template(folder: Path) -> Path:
@@ -111,6 +118,8 @@ def parse_rights(data: bytes, where: object = RIGHTS_NAME) -> Rights:
         screen_list_version=get.text("screen", "list_version"),
         screen_date=get.date("screen", "date"),
         screen_matched=get.count("screen", "matched"),
+        previews=get.previews(),
+        response_days=get.response_days(),
     )
 
 
@@ -149,4 +158,21 @@ class _Getter:
         found: int = self.kind(table, name, int, "a number")
         if found < 0:
             raise RightsError(f"{table}.{name} is negative", got=found, where=self.where)
+        return found
+
+    def _has(self, table: str, name: str) -> bool:
+        part = self.value.get(table)
+        return isinstance(part, dict) and name in part
+
+    def previews(self) -> bool:
+        return (
+            bool(self.kind("rights", "previews", bool, "true or false")) if self._has("rights", "previews") else False
+        )
+
+    def response_days(self) -> int:
+        if not self._has("contact", "response_days"):
+            return RESPONSE_DAYS
+        found = self.count("contact", "response_days")
+        if found == 0:
+            raise RightsError("contact.response_days is none", expected="a day or more", got=found, where=self.where)
         return found

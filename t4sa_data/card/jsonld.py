@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
 from t4sa_data import catalog
 from t4sa_data.card.metadata import GATE_CONDITIONS, GATE_PROMPT, PRETTY_NAMES, TAGS, globs
+from t4sa_data.card.publisher import Publisher
+from t4sa_data.card.responsible import responsible_ai
 from t4sa_data.manifest import FOLDERS, FileEntry, Manifest
 from t4sa_data.schema import DESCRIPTIONS, layer_schema, record_schema
 from t4sa_data.shards import TABLE_NAME
@@ -48,8 +51,12 @@ CONTEXT: dict[str, Any] = {
 }
 
 
-def croissant(manifest: Manifest) -> str:
+def croissant(manifest: Manifest, publisher: Publisher | None = None) -> str:
     """The croissant.json of a release (JSON, indented by one, with a newline at its end). Deterministic.
+
+    Args:
+        manifest: of the release.
+        publisher: of a copy that others can ask for; None: a local one.
 
     A record set per config bears the config's name and has the fields of its rows. Over tars it joins the images with
     the sample table by key; in place it is the sample table alone.
@@ -60,14 +67,20 @@ def croissant(manifest: Manifest) -> str:
         sets, records = make(manifest, name)
         file_sets += sets
         record_sets.append(records)
-    value = {
-        "@context": CONTEXT,
+    return to_text(
+        {
+            "@context": CONTEXT,
         "@type": "sc:Dataset",
         **_about(manifest),
-        **_responsible_ai(manifest),
+        **_access(manifest, publisher),
+        **responsible_ai(manifest, publisher),
         "distribution": [_repo(manifest), *_file_objects(manifest), *file_sets],
         "recordSet": [*_enumerations(), *record_sets],
-    }
+    })
+
+
+def to_text(value: dict[str, Any]) -> str:
+    """The bytes of a croissant.json, as text."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -97,52 +110,24 @@ def _about(manifest: Manifest) -> dict[str, Any]:
         "version": manifest.data_version,
         "inLanguage": "en",
         "keywords": list(TAGS),
-        "isAccessibleForFree": True,
-        "conditionsOfAccess": GATE_PROMPT,
-        "usageInfo": " ".join(f"{condition}." for condition in GATE_CONDITIONS),
     }
 
 
-def _responsible_ai(manifest: Manifest) -> dict[str, Any]:
-    facts, noise = catalog.COLLECTION, catalog.LABEL_NOISE
-    (first, last), labeller = facts["period"].value, facts["labeller"]
-    again = ", ".join(f"{count:,} {name}" for name, count in noise["relabelled"].value.items())
+def _access(manifest: Manifest, publisher: Publisher | None) -> dict[str, Any]:
+    """Who may have it and what for: Croissant has no word for a gate, schema.org has these."""
+    made = {"isAccessibleForFree": True, **access_words(GATE_PROMPT, GATE_CONDITIONS)}
+    if manifest.format == "in-place":  # has no gate
+        del made["conditionsOfAccess"]
+    if publisher is not None and publisher.namespace is not None:
+        made["publisher"] = {"@type": "sc:Organization", "name": publisher.namespace}
+    return made
+
+
+def access_words(prompt: str, conditions: Iterable[str]) -> dict[str, Any]:
+    """What the form of a gate says, as Croissant has it."""
     return {
-        "rai:dataCollection": f"{facts['api'].value}. {facts['api'].note} {' '.join(catalog.COLLECTION_RULES)} "
-        f"(The rules are {facts['rules'].certainty}.)",
-        "rai:dataCollectionType": ["Web API", "Social media"],
-        "rai:dataCollectionTimeframe": [f"{first}-01", f"{last}-31"],
-        "rai:dataCollectionMissingData": "Images that do not decode are left out and counted. "
-        f"{catalog.TWEETS_GONE.note}",
-        "rai:dataPreprocessingProtocol": [
-            f"Near-duplicate images removed. {facts['near_duplicates'].note}",
-            f"B-T4SA: {catalog.PUBLISHED['balanced'].note}",
-            "Images are the original bytes.",
-        ],
-        "rai:dataAnnotationProtocol": [
-            f"The text of a tweet was classified; its images bear the text's class. {noise['kind'].note}",
-            f"Kept: the most confident predictions. Cut {facts['confidence_cut'].value}, "
-            f"{facts['confidence_cut'].certainty}.",
-            *(["twitter-testing: five workers looked at each image."] if "twitter-testing" in manifest.layers else []),
-        ],
-        "rai:machineAnnotationTools": [f"{labeller.value}: {labeller.source}. {labeller.note}"],
-        "rai:dataBiases": [
-            "English tweets of half a year, chosen for a classifier's confidence: no sample of people or of pictures.",
-            catalog.CONTRADICTIONS["retweets"].note,
-        ],
-        "rai:dataLimitations": [
-            f"Labels are noisy: another labeller ({noise['relabelled'].source}) gave about {again}. "
-            f"{noise['negative_changed'].note}",
-            f"Split by tweet: {facts['split_by_tweet'].note}",
-        ],
-        "rai:dataUseCases": ["Research on image and cross-media sentiment analysis; not for judging individuals."],
-        "rai:dataSocialImpact": "Models guess moods from pictures; used on individuals they profile and harm.",
-        "rai:personalSensitiveInformation": [
-            "Photographs of people, tweet ids and texts, posted publicly and used without asking.",
-            "Sentiment, and in places politics, health or faith. Violence, nudity and hate can occur.",
-        ],
-        "rai:dataReleaseMaintenancePlan": "Versioned releases; removals rewrite the files they touch and withdraw the "
-        "release before. See the maintainers of this copy.",
+        "conditionsOfAccess": f"On request, after agreeing to the conditions of usageInfo. {prompt}",
+        "usageInfo": " ".join(f"{condition.rstrip('.')}." for condition in conditions),
     }
 
 

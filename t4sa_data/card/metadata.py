@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from t4sa_data import catalog
+from t4sa_data.card.publisher import Publisher
 from t4sa_data.manifest import SUFFIXES, Manifest
 from t4sa_data.schema import layer_schema, record_schema
 
@@ -146,10 +147,12 @@ def _gate() -> dict[str, Any]:
     }
 
 
-def front_matter(manifest: Manifest) -> dict[str, Any]:
+def front_matter(manifest: Manifest, publisher: Publisher | None = None) -> dict[str, Any]:
     """The card's metadata, in the order in which it is written.
 
-    A release in place has neither `configs:` nor a gate: `datasets` cannot read it, and it is never published.
+    Unless the publisher has pictures shown, the Hub's viewer is off: no previews, and no converted copy of the files
+    beside main. A release in place has neither `configs:` nor a gate: `datasets` cannot read it, and it is never
+    published.
     """
     by_people = "twitter-testing" in manifest.layers
     rows = [sum(entry.rows for entry in manifest.splits(name).values()) for name in manifest.configs]
@@ -170,4 +173,6 @@ def front_matter(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.format == "in-place":
         return made
+    if publisher is None or not publisher.previews:
+        made["viewer"] = False
     return {**made, **_gate(), "configs": _configs(manifest), "dataset_info": _dataset_infos(manifest)}

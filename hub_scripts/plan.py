@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hub_scripts.client import Hub, RepositoryState, explain
@@ -76,6 +76,16 @@ def branch_of(tag: str) -> str:
     'release-v1.1.0'
     """
     return f"release-{tag}"
+
+
+def stale_branches(branches: Iterable[str], tag: str) -> list[str]:
+    """Branches that versions up to this one were uploaded to: nobody needs them any more.
+
+    >>> stale_branches(["main", "release-v1.0.9", "release-v1.1.0", "release-v1.2.0", "release-notes"], "v1.1.0")
+    ['release-v1.0.9', 'release-v1.1.0']
+    """
+    tags = {branch: branch.removeprefix("release-") for branch in branches if branch.startswith("release-")}
+    return [branch for branch, name in tags.items() if is_tag(name) and order_of(name) <= order_of(tag)]
 
 
 def refuse_version(hub: Hub, repo_id: str, view: View, state: RepositoryState) -> None:

@@ -8,16 +8,17 @@ is filled, as two private copies do not fit a free account.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hub_scripts.client import Hub, RepositoryState, again, explain
 from hub_scripts.gate import FORM_NAME, Form, Mode, load_form, open_door
-from hub_scripts.plan import branch_of, describe, plan_of, refuse_version
+from hub_scripts.plan import branch_of, describe, plan_of, refuse_version, stale_branches
 from hub_scripts.rights import load_rights
 from hub_scripts.screen import Matcher, screen_release
-from hub_scripts.view import Difference, View, differ, views_of
+from hub_scripts.view import Difference, View, differ, views_like, views_of
 from t4sa_data import catalog
 from t4sa_data.errors import (
     BadOption,
@@ -57,6 +58,7 @@ def publish(
     form: Form | None = None,
     screen: Matcher | None = None,
     dry_run: bool = False,
+    keep_private: bool = False,
     endpoint: str | None = None,
     token: str | None = None,
     say: Say = lambda _line: None,
@@ -72,6 +74,7 @@ def publish(
         form: of the gate; None: `gate.toml` beside the release, else the card's own.
         screen: called with (key, bytes) of every image; True is a hit, and stops the publication.
         dry_run: say what would be done and send nothing.
+        keep_private: a rehearsal: the gate is set, and nobody can read it all the same.
         endpoint: None: `$HF_ENDPOINT`, else the public Hub.
         token: None: the client's own way (`HF_TOKEN`, `hf auth login`).
         say: gets a line now and then.
@@ -94,7 +97,7 @@ def publish(
     if form is None and (directory / FORM_NAME).is_file():
         form = load_form(directory / FORM_NAME)
     _check(directory, say, progress)
-    views = views_of(directory, version, rights, form)
+    views = views_of(directory, version, rights, form, namespace=namespace)
     if screen is not None:
         screen_release(directory, views[0], screen, say)
     hub = Hub(namespace=namespace, endpoint=endpoint, token=token)
@@ -104,13 +107,39 @@ def publish(
     for view in views:
         if view.left_out:
             say(f"{view.folder.name}: {', '.join(view.left_out)} stays here, it is not ours to give")
-    return [again(lambda view=view: _publish_one(hub, view, gate, say), say) for view in views]  # type: ignore[misc]
+    return [again(lambda view=view: _publish_one(hub, view, gate, keep_private, say), say) for view in views]  # type: ignore[misc]
 
 
-def _check(directory: Path, say: Say, progress: Callable[[int], object] | None) -> None:
+def publish_part(
+    directory: Path,
+    *,
+    namespace: str,
+    version: str,
+    readme_of: Callable[[str], str],
+    endpoint: str | None = None,
+    token: str | None = None,
+    say: Say = lambda _line: None,
+) -> list[Published]:
+    """Publish a new version of what is published, from those of its files that are new.
+
+    Args:
+        directory: DIR with `t4sa/`, `t4sa-wds/`, each a release but for shards that the Hub holds.
+        namespace, version, endpoint, token, say: as for `publish`.
+        readme_of: the published card of a format: what it says of the publisher, and the form, stay.
+
+    Raises:
+        As `publish`; ReleaseNotFound: a file is neither here nor on the Hub.
+    """
+    _check(directory, say, None, is_part=True)
+    views = views_like(directory, version, readme_of, namespace=namespace)
+    hub = Hub(namespace=namespace, endpoint=endpoint, token=token)
+    return [again(lambda view=view: _publish_one(hub, view, None, False, say), say) for view in views]  # type: ignore[misc]
+
+
+def _check(directory: Path, say: Say, progress: Callable[[int], object] | None, *, is_part: bool = False) -> None:
     from t4sa_data.testing import check_release
 
-    report = check_release(directory, progress=progress)
+    report = check_release(directory, is_part=is_part, progress=progress)
     if not report.ok:
         raise CheckFailed(
             f"the release has {len(report.faults)} fault(s)",
@@ -121,7 +150,7 @@ def _check(directory: Path, say: Say, progress: Callable[[int], object] | None) 
     say(f"checked: {report.files:,} files, {report.samples:,} samples, no fault")
 
 
-def _publish_one(hub: Hub, view: View, gate: Mode | None, say: Say) -> Published:
+def _publish_one(hub: Hub, view: View, gate: Mode | None, keep_private: bool, say: Say) -> Published:
     """Bring one repository to its end, from wherever it is."""
     repo_id = hub.repository(view.fmt)
     state = _created(hub, repo_id, say)
@@ -129,7 +158,7 @@ def _publish_one(hub: Hub, view: View, gate: Mode | None, say: Say) -> Published
     commit = state.tags.get(view.tag)
     if commit is None:
         commit = _bring(hub, repo_id, view, state, say)
-    _open(hub, repo_id, state, gate, say)
+    _open(hub, repo_id, state, gate, "private" if keep_private else "public", say)
     if view.tag not in state.tags:
         with explain(repo_id):
             hub.api.create_tag(
@@ -138,7 +167,7 @@ def _publish_one(hub: Hub, view: View, gate: Mode | None, say: Say) -> Published
         say(f"{repo_id}: tag {view.tag}")
     _record(hub, repo_id, view, say)
     end = hub.need_state(repo_id)
-    if (branch := branch_of(view.tag)) in end.branches:
+    for branch in stale_branches(end.branches, view.tag):
         with explain(repo_id):
             hub.api.delete_branch(repo_id, branch=branch, repo_type="dataset")
     return Published(
@@ -172,7 +201,7 @@ def _bring(hub: Hub, repo_id: str, view: View, state: RepositoryState, say: Say)
     say(f"{repo_id}: {len(view.files)} files; against main, {difference}")
     if state.private and not any(map(is_tag, state.tags)):
         _refuse_foreign(repo_id, view, difference)
-        _upload(hub, repo_id, view, "main", say)
+        _upload(hub, repo_id, view, "main", difference.to_send, say)
         beyond = differ(view, hub.tree(repo_id, "main")).beyond
         if beyond:  # of an earlier try with another release
             hub.commit(repo_id, f"Release {view.tag}: files that are not of it", delete=beyond)
@@ -190,7 +219,7 @@ def _by_branch(hub: Hub, repo_id: str, view: View, head: str, difference: Differ
     with explain(repo_id, branch):
         hub.api.create_branch(repo_id, branch=branch, revision=head, repo_type="dataset", exist_ok=True)
     if (there := differ(view, hub.tree(repo_id, branch))).to_send:
-        _upload(hub, repo_id, view, branch, say)
+        _upload(hub, repo_id, view, branch, there.to_send, say)
         there = differ(view, hub.tree(repo_id, branch))
     _verify(repo_id, branch, Difference(missing=there.missing, changed=there.changed), view)
     tree = hub.tree(repo_id, branch)
@@ -207,12 +236,12 @@ def _by_branch(hub: Hub, repo_id: str, view: View, head: str, difference: Differ
     )
 
 
-def _upload(hub: Hub, repo_id: str, view: View, branch: str, say: Say) -> None:
+def _upload(hub: Hub, repo_id: str, view: View, branch: str, names: Sequence[str], say: Say) -> None:
     """Send what is not there yet; the client resumes by what the Hub holds."""
     from huggingface_hub.errors import HfHubHTTPError
 
     say(f"{repo_id}@{branch}: uploading")
-    with view.staged() as folder, explain(repo_id, branch):
+    with view.staged(names) as folder, explain(repo_id, branch):
         try:
             hub.api.upload_folder(
                 repo_id=repo_id,
@@ -261,11 +290,13 @@ def _verify(repo_id: str, revision: str, difference: Difference, view: View) -> 
         )
 
 
-def _open(hub: Hub, repo_id: str, state: RepositoryState, gate: Mode | None, say: Say) -> None:
+def _open(
+    hub: Hub, repo_id: str, state: RepositoryState, gate: Mode | None, door: Literal["public", "private"], say: Say
+) -> None:
     """Gate and visibility in one call, the first time; later a gate only where another one is asked for."""
     if state.private and not any(map(is_tag, state.tags)):
         with explain(repo_id):
-            hub.api.update_repo_settings(repo_id, gated=gate or "manual", visibility="public", repo_type="dataset")
+            hub.api.update_repo_settings(repo_id, gated=gate or "manual", visibility=door, repo_type="dataset")
     elif gate is not None and gate != state.gated:
         with explain(repo_id):
             hub.api.update_repo_settings(repo_id, gated=gate, repo_type="dataset")

@@ -17,7 +17,14 @@ def takedown_command(
     ],
     version: Annotated[str, typer.Option(metavar="V", help="Of the data without them, X.Y.Z.")],
     release: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Holds t4sa/, t4sa-wds/ and rights.toml; it is rewritten.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Holds t4sa/, t4sa-wds/ and rights.toml; it is rewritten. Without: the shards touched are fetched.",
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the shards that are fetched. Default: ./takedown-vX.Y.Z")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Told to readers of old versions; nothing personal.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go; change nothing.")] = False,
@@ -47,6 +54,7 @@ def takedown_command(
             namespace=namespace,
             version=version,
             release=release,
+            work=work,
             confirm=confirm,
             reason=reason or REASON,
             dry_run=dry_run,

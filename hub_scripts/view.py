@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 
 from hub_scripts.client import RemoteFile
-from hub_scripts.gate import README, Form, with_form
+from hub_scripts.gate import CROISSANT, README, Form, croissant_with_head, form_of, with_head
 from hub_scripts.rights import Rights
 from t4sa_data import card
 from t4sa_data.errors import BadOption, ReleaseNotFound, RightsError
@@ -25,7 +26,6 @@ from t4sa_data.shards import TABLE_NAME
 
 NEVER = ("twitter-testing",)
 """Layers that are never published: somebody else's data set, from the user's own copy."""
-CROISSANT = "croissant.json"
 BESIDE = (".gitattributes", RELEASES_NAME)
 """Files of a repository that no manifest names."""
 FORMATS = ("parquet", "wds")
@@ -69,18 +69,25 @@ class View:
         return self.documents[name] if name in self.documents else (self.folder / name).read_bytes()
 
     @contextmanager
-    def staged(self) -> Iterator[Path]:
-        """A folder that holds the repository's files and nothing else, for as long as the context: links to the
-        shards, the documents themselves."""
+    def staged(self, names: Iterable[str]) -> Iterator[Path]:
+        """A folder that holds these files of the repository and nothing else, for as long as the context: links to the
+        shards, the documents themselves.
+
+        Raises:
+            ReleaseNotFound: one is not here.
+        """
         with TemporaryDirectory(prefix="t4sa-publish-") as made:
             folder = Path(made)
-            for name in self.files:
+            for name in names:
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if name in self.documents:
                     path.write_bytes(self.documents[name])
-                else:
-                    _link(path, (self.folder / name).resolve())
+                    continue
+                target = (self.folder / name).resolve()
+                if not target.is_file():
+                    raise ReleaseNotFound("the Hub lacks a file of the release, and it is not here", where=target)
+                _link(path, target)
             yield folder
 
 
@@ -91,7 +98,9 @@ def _link(path: Path, target: Path) -> None:
         os.link(target, path)
 
 
-def views_of(directory: Path, version: str, rights: Rights, form: Form | None = None) -> list[View]:
+def views_of(
+    directory: Path, version: str, rights: Rights, form: Form | None = None, *, namespace: str | None = None
+) -> list[View]:
     """What is to be published of the releases in a folder, Parquet first.
 
     Args:
@@ -99,13 +108,74 @@ def views_of(directory: Path, version: str, rights: Rights, form: Form | None = 
         version: X.Y.Z; where it is not the local manifest's, the documents say this one.
         rights: of `rights.toml`.
         form: of the gate; None: the card's own.
+        namespace: account or organisation whose name the card tells readers; None: it tells none.
 
     Raises:
         ReleaseNotFound: neither is there.
         RightsError: it holds text, and the rights do not cover that.
         BadOption: the version is none, or nothing is left to publish.
     """
-    tag = tag_of(version)
+    publisher = card.Publisher(
+        namespace=namespace,
+        contact=rights.removals,
+        response_days=rights.response_days,
+        previews=rights.previews,
+    )
+    views = [
+        _view(fmt, folder, tag_of(version), publisher, form.to_yaml() if form is not None else None)
+        for fmt, folder in _folders(directory).items()
+    ]
+    for view in views if not rights.covers_text else ():
+        _refuse_text(view.folder, view.manifest)
+    return views
+
+
+def views_like(directory: Path, version: str, readme_of: Callable[[str], str], *, namespace: str) -> list[View]:
+    """The same for releases that came from the Hub: what their card says of the publisher, and the form of the gate,
+    stay as they were.
+
+    Args:
+        directory: DIR that holds `t4sa/` and `t4sa-wds/`, or one of them; shards that the Hub holds may be missing.
+        version: X.Y.Z.
+        readme_of: the published card of a format.
+        namespace: account or organisation on the Hub.
+
+    Raises:
+        ReleaseNotFound: neither is there.
+        RightsError: a card does not say whom to write to.
+    """
+    made = []
+    for fmt, folder in _folders(directory).items():
+        readme = readme_of(fmt)
+        publisher = publisher_of(readme, namespace, folder)
+        made.append(_view(fmt, folder, tag_of(version), publisher, form_of(readme)))
+    return made
+
+
+def publisher_of(readme: str, namespace: str, where: object = README) -> card.Publisher:
+    """What a card that `publish` made says of its publisher.
+
+    Raises:
+        RightsError: it does not say whom to write to.
+    """
+    import yaml
+
+    head = re.match(r"---\n(.*?)\n---\n", readme, re.S)
+    told = re.search(r"^To have something removed, write to (.+); you get an answer within (\d+) days?\.", readme, re.M)
+    if head is None or told is None:
+        raise RightsError(
+            "the published card does not say whom to write to",
+            where=where,
+            hint="Give --release DIR, with rights.toml: the card is made anew.",
+        )
+    previews = yaml.safe_load(head.group(1)).get("viewer") is not False
+    return card.Publisher(
+        namespace=namespace, contact=told.group(1), response_days=int(told.group(2)), previews=previews
+    )
+
+
+def _folders(directory: Path) -> dict[str, Path]:
+    """Format -> folder of its release. Raises ReleaseNotFound where there is none."""
     found = {fmt: Path(directory) / FOLDERS[fmt] for fmt in FORMATS}
     folders = {fmt: folder for fmt, folder in found.items() if (folder / MANIFEST_NAME).is_file()}
     if not folders:
@@ -115,22 +185,20 @@ def views_of(directory: Path, version: str, rights: Rights, form: Form | None = 
             where=directory,
             hint="Build one with `t4sa prepare RAW --out DIR`.",
         )
-    return [_view(fmt, folder, tag, rights, form) for fmt, folder in folders.items()]
+    return folders
 
 
-def _view(fmt: str, folder: Path, tag: str, rights: Rights, form: Form | None) -> View:
+def _view(fmt: str, folder: Path, tag: str, publisher: card.Publisher, form: Mapping[str, object] | None) -> View:
     local = load_manifest(folder)
     layers = {name: layer for name, layer in local.layers.items() if name not in NEVER}
     if not layers:
         raise BadOption("nothing to publish: every layer here is somebody else's", got=", ".join(NEVER), where=folder)
     kept = [f for f in local.files if f.name not in (README, CROISSANT) and f.name.split("/")[0] not in NEVER]
     manifest = replace(local, layers=layers, files=tuple(kept), data_version=tag[1:])
-    if not rights.covers_text:
-        _refuse_text(folder, manifest)
-    text = _with_contact(card.readme(manifest), rights.removals)
+    text, croissant = card.readme(manifest, publisher), card.croissant(manifest, publisher)
     documents = {
-        README: (with_form(text, form) if form is not None else text).encode(),
-        CROISSANT: card.croissant(manifest).encode(),
+        README: (with_head(text, form) if form is not None else text).encode(),
+        CROISSANT: (croissant_with_head(croissant, form) if form is not None else croissant).encode(),
     }
     made = [FileEntry(name=n, bytes=len(d), sha256=hashlib.sha256(d).hexdigest()) for n, d in documents.items()]
     manifest = manifest.with_files([*manifest.files, *made])
@@ -143,15 +211,6 @@ def _view(fmt: str, folder: Path, tag: str, rights: Rights, form: Form | None) -
         documents=documents,
         left_out=tuple(name for name in local.layers if name not in layers),
     )
-
-
-def _with_contact(readme: str, contact: str) -> str:
-    """A card that says whom to write to."""
-    words, people = "see the maintainers of this copy.", "## People in the data\n"
-    line = " ".join(contact.split())
-    if words in readme:
-        return readme.replace(words, f"write to {line}.")
-    return readme.replace(people, f"{people}\nTo have something removed, write to {line}.\n")
 
 
 def _refuse_text(folder: Path, manifest: Manifest) -> None:

@@ -113,6 +113,26 @@ def changed_rows(
     return made
 
 
+def shards_to_rewrite(manifest: Manifest, name: str, drop: Mask, changed: Mask) -> list[str]:
+    """Shards of a layer that are written anew, by name.
+
+    Args:
+        manifest: of the release.
+        name: of the layer.
+        drop: True for each row that goes, shape (rows,).
+        changed: True for each row that goes or changes, shape (rows,).
+    """
+    old = [file for file in manifest.files if file.layer == name]
+    ends = np.cumsum([file.rows or 0 for file in old])
+    spans = [(int(end) - (file.rows or 0), int(end)) for file, end in zip(old, ends, strict=True)]
+    emptied = {file.split for file, (low, high) in zip(old, spans, strict=True) if drop[low:high].all()}
+    return [
+        file.name
+        for file, (low, high) in zip(old, spans, strict=True)
+        if file.split in emptied or changed[low:high].any()
+    ]
+
+
 def finish_rewriting(folder: Path) -> bool:
     """Put files in their places that a killed `drop_rows` had made; whether there were any. What is half made goes."""
     staging = staging_of(folder)
@@ -209,7 +229,8 @@ def _plan(
 ) -> tuple[list[ShardTask], list[FileEntry | None]]:
     """The shards of a layer after the rows have gone, and for each the file that stays as it is, or None.
 
-    Shards keep their names. Where one would be empty (in a miniature), the rows of its split are dealt anew.
+    Shards keep their names. Where one would be empty (in a miniature), the rows of its split are dealt anew
+    (`shards_to_rewrite` says which files that needs).
     """
     ends = np.cumsum([file.rows or 0 for file in old])
     starts = ends - [file.rows or 0 for file in old]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -190,7 +190,7 @@ def test_somebody_elses_layer_stays_here(hub: WritableHub, release: Path, tmp_pa
         assert not [n for n in one.files if n.startswith("twitter-testing/")]
         for name in ("README.md", "croissant.json"):
             assert b"twitter-testing" not in one.documents[name]
-        with one.staged() as staged:
+        with one.staged(one.files) as staged:
             found = {p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file()}
         assert found == set(one.files)
 
@@ -340,8 +340,8 @@ def test_what_arrived_damaged_is_neither_opened_nor_tagged(
     before, whole = final(hub), view.View.staged
 
     @contextmanager
-    def damaged(self: view.View) -> Iterator[Path]:
-        with whole(self) as folder:
+    def damaged(self: view.View, names: Sequence[str]) -> Iterator[Path]:
+        with whole(self, names) as folder:
             shard = next(path for path in sorted(folder.rglob("train-*")) if path.suffix in (".parquet", ".tar"))
             data = bytearray(shard.read_bytes())
             data[1000] ^= 1

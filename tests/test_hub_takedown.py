@@ -8,23 +8,25 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from hub_scripts import takedown, takedown_note
+from hub_scripts import takedown_note, takedown_rows
+from hub_scripts.gate import Form
 from t4sa_data import errors
 from t4sa_data.manifest import load_manifest
+from t4sa_data.reading.local import LocalRelease
 from t4sa_data.releases_file import RELEASES_NAME, parse_releases
 from t4sa_data.shards import TABLE_NAME, read_table
-from t4sa_data.testing import check_release
+from t4sa_data.testing import OfficialArchive, check_release
+from tests.helpers_release import CONFIGS, build
 from tests.hub_double import Fault, WritableHub, clients
 from tests.hub_double.recorded import ask
-from tests.publish_helpers import READER, TOKEN, USERS, Commands, commands, final, write_release
+from tests.publish_helpers import READER, RIGHTS, TOKEN, USERS, Commands, commands, final, write_release
 
 COUNT = 4
 """Images that go: one by its key, three by their tweet."""
@@ -48,8 +50,10 @@ class Stand:
     ids: Path
     keys: list[str]
     kept: Any = None
-    goal: tuple[dict[str, Any], int] | None = None
-    """How all stands after a takedown, and of how many requests it is."""
+    goals: dict[str, tuple[dict[str, Any], int]] = field(default_factory=dict)
+    """By mode: how all stands after a takedown, and of how many requests it is."""
+    mode: str = "here"
+    """`here`: with `--release`; `fetched`: without."""
 
     def keep(self) -> None:
         self.kept = copy.deepcopy(self.hub.state.repos)
@@ -59,18 +63,26 @@ class Stand:
     def back(self) -> None:
         self.hub.reset()
         self.hub.state.repos.update(copy.deepcopy(self.kept))
+        shutil.rmtree(self.folder / "takedown-v1.0.1", ignore_errors=True)
         for name in ("release", "hub"):
             shutil.rmtree(self.folder / name)
             shutil.copytree(self.folder / f"kept-{name}", self.folder / name, symlinks=True)
 
     def run(self, *more: object, version: str = "1.0.1", kill_after: int | None = None) -> tuple[int, str]:
         asked = ("takedown", "--ids", self.ids, "--namespace", "ours", "--version", version)
-        return self.t4sa.run(*asked, "--release", self.release, *more, kill_after=kill_after)
+        release = ("--release", self.release) if self.mode == "here" else ()
+        return self.t4sa.run(*asked, *release, *more, kill_after=kill_after)
+
+    def parts(self) -> list[LocalRelease]:
+        """The releases here."""
+        folders = [self.release / name for name in ("t4sa", "t4sa-wds")]
+        return [LocalRelease(folder, load_manifest(folder)) for folder in folders]
 
     def end(self) -> dict[str, Any]:
         """All that two runs must agree in."""
         stored = {name: sorted(repo.objects) for name, repo in self.hub.repos.items()}
-        local = {p.relative_to(self.release).as_posix() for p in self.release.rglob("*") if p.is_file()}
+        folder = self.release if self.mode == "here" else self.folder / "takedown-v1.0.1"
+        local = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
         return {**final(self.hub), "stored": stored, "local": sorted(local)}
 
 
@@ -99,6 +111,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 @pytest.fixture
 def published(shared: Stand) -> Stand:
     shared.back()
+    shared.mode = "here"
     return shared
 
 
@@ -140,7 +153,7 @@ def test_nothing_of_it_is_left(published: Stand, tmp_path: Path) -> None:
         assert path.is_dir() or not [key for key in one.keys if key.encode() in path.read_bytes()], path
     _addresses_are_gone(one, before, heads)
     assert one.hub.opened() == [] and one.hub.leaked() == []
-    one.goal = one.end(), len(one.hub.log)
+    one.goals["here"] = one.end(), len(one.hub.log)
     for repo in one.hub.repos.values():
         repo.ask("ada")
         repo.access["ada"].status = "accepted"
@@ -183,6 +196,65 @@ def _addresses_are_gone(one: Stand, before: dict[str, Any], heads: dict[str, set
     assert changed >= 4
 
 
+def test_without_the_release_the_touched_shards_are_fetched(published: Stand, tmp_path: Path) -> None:
+    """The Hub ends with the same bytes as with it; the form that a maintainer had set, and the contact, stay."""
+    one = published
+    (tmp_path / "gate.toml").write_text(Form(heading="Another heading").to_toml())
+    form = ("gate", "--namespace", "ours", "--form", tmp_path / "gate.toml")
+    code, said = one.t4sa.run(*form)
+    assert code == 0, said
+    shutil.copy(tmp_path / "gate.toml", one.release / "gate.toml")
+    code, said = one.run("--yes")
+    assert code == 0, said
+    with_it = final(one.hub)
+    one.back()
+    one.mode = "fetched"
+    assert one.t4sa.run(*form)[0] == 0
+    asked = len(one.hub.log)
+    before = one.end()
+    code, said = one.run("--dry-run")
+    assert code == 0 and one.end() == before and not (one.folder / "takedown-v1.0.1").exists(), said
+    shards = {path for path in one.hub.repos["ours/t4sa"].files() if path.endswith("of-00001.parquet")}
+    fetched = {line.path.split("/main/")[-1] for line in one.hub.log[asked:] if "/resolve/" in line.path}
+    assert shards and not {name for name in fetched if "-of-" in name and not name.endswith(".idx")}
+    asked = len(one.hub.log)
+    code, said = one.run("--yes")
+    assert code == 0 and f"{COUNT} row(s)" in said and "the old addresses answer 404" in said, said
+    assert {name: (repo["main"], repo["tags"]) for name, repo in final(one.hub).items()} == {
+        name: (repo["main"], repo["tags"]) for name, repo in with_it.items()
+    }
+    fetched = {line.path.partition("/resolve/")[2].partition("/")[2] for line in one.hub.log[asked:]
+               if "/resolve/" in line.path}  # fmt: skip
+    manifest = load_manifest(one.folder / "kept-release" / "t4sa")
+    table = read_table(one.folder / "kept-release" / "t4sa" / "b-t4sa" / TABLE_NAME, ["key", "file"])
+    touched = {row["file"] for row in table.to_pylist() if row["key"] in one.keys}
+    brought = {name for name in fetched if name.endswith(".parquet") and not name.endswith(TABLE_NAME)}
+    assert brought == touched < {file.name for file in manifest.files if file.layer}
+    assert sorted(p.name for p in (one.folder / "takedown-v1.0.1").iterdir()) == ["takedown-v1.0.1.json"]
+    assert not [key for key in one.keys if key in (one.folder / "takedown-v1.0.1" / "takedown-v1.0.1.json").read_text()]
+    readme = one.hub.repos["ours/t4sa"].files()["README.md"].data or b""
+    assert b"Another heading" in readme and b"write to removals@example.org" in readme
+    end = one.end()
+    assert one.run("--yes")[0] == 0 and one.end() == end
+
+
+def test_a_damaged_shard_that_is_fetched_changes_nothing(published: Stand, tmp_path: Path) -> None:
+    one = published
+    one.mode = "fetched"
+    row = read_table(one.release / "t4sa" / "b-t4sa" / TABLE_NAME, ["key", "file"]).slice(0, 1).to_pylist()[0]
+    (tmp_path / "ids.txt").write_text(f"{row['key']}\n")
+    (stored,) = (one.folder / "hub").rglob(str(one.hub.repos["ours/t4sa"].files()[row["file"]].sha256))
+    data = stored.read_bytes()
+    stored.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    before = final(one.hub)
+    code, said = one.run("--yes", "--ids", tmp_path / "ids.txt")
+    assert code == 1 and "what came is not what the manifest says" in said, said
+    assert said.strip().count("error:") == 1 and final(one.hub) == before
+    stored.write_bytes(data)
+    code, said = one.run("--yes", "--ids", tmp_path / "ids.txt")
+    assert code == 0, said
+
+
 def test_it_asks_before_it_deletes_and_shows_before_it_changes(published: Stand, tmp_path: Path) -> None:
     one = published
     keys = list((one.folder / "data").rglob("removals.key"))  # of the test before; they come back
@@ -222,8 +294,6 @@ def test_what_is_refused_changes_nothing(published: Stand, tmp_path: Path) -> No
     refused("a higher version is published", version="0.9.0")
     (tmp_path / "other.txt").write_text("1-1\n")
     refused("none of these ids", "--ids", tmp_path / "other.txt")
-    code, said = one.t4sa.run("takedown", "--ids", one.ids, "--namespace", "ours", "--version", "1.0.1", "--yes")
-    assert code == 2 and "without the local release is not possible yet" in said
     (one.release / "t4sa-wds").rename(one.release / "aside")
     code, said = one.run("--yes")
     assert code == 2 and "what must go would stay in it" in said
@@ -234,26 +304,18 @@ def test_what_is_refused_changes_nothing(published: Stand, tmp_path: Path) -> No
 def test_words_of_the_list(published: Stand, tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text("7-1 # a note\n\n# more\n7\n7-1\ngroup:7-2\n")
-    assert takedown._words(path) == ["7", "7-1", "group:7-2"]
+    assert takedown_rows.read_words(path) == ["7", "7-1", "group:7-2"]
     for words in (["x"], ["group:1"], []):
         with pytest.raises(errors.BadOption):
-            takedown._words(words)
+            takedown_rows.read_words(words)
     with pytest.raises(errors.BadOption):
-        takedown._words(tmp_path / "nothing.txt")
+        takedown_rows.read_words(tmp_path / "nothing.txt")
     rows = read_table(published.release / "t4sa" / "b-t4sa" / TABLE_NAME, ["key", "duplicate_group"]).to_pylist()
     groups = Counter(row["duplicate_group"] for row in rows)
     group, count = groups.most_common(1)[0]
     for key in [row["key"] for row in rows if row["duplicate_group"] == group]:
-        held = takedown._held(published.release, [f"group:{key}"])
+        held = takedown_rows.going(published.parts(), [f"group:{key}"])
         assert [one.rows for one in held] == [count, count]
-
-
-def test_near_duplicates_that_stay_are_told() -> None:
-    rows = pa.table({"key": ["1-1", "2-1", "3-1", "4-1"], "duplicate_group": ["1-1", "1-1", "3-1", "1-1"]})
-    for gone, twins in (([0], 2), ([0, 1], 1), ([1], 0), ([2], 0), ([0, 1, 3], 0)):
-        mask = np.zeros(4, dtype=bool)
-        mask[gone] = True
-        assert takedown._twins(rows, mask) == twins
 
 
 def test_the_key_is_the_maintainers_alone(tmp_path: Path) -> None:
@@ -274,12 +336,12 @@ def test_the_key_is_the_maintainers_alone(tmp_path: Path) -> None:
 
 
 def kill_everywhere(one: Stand, points: slice) -> None:
-    if one.goal is None:
+    if one.mode not in one.goals:
         one.back()
         code, said = one.run("--yes")
         assert code == 0, said
-        one.goal = one.end(), len(one.hub.log)
-    end, num_requests = one.goal
+        one.goals[one.mode] = one.end(), len(one.hub.log)
+    end, num_requests = one.goals[one.mode]
     for n in range(1, num_requests + 1)[points]:
         one.back()
         code, said = one.run("--yes", kill_after=n)
@@ -290,13 +352,17 @@ def kill_everywhere(one: Stand, points: slice) -> None:
         assert one.hub.opened() == [] and one.hub.leaked() == [], n
 
 
-def test_killed_and_run_again_it_ends_the_same(shared: Stand) -> None:
+@pytest.mark.parametrize("mode", ["here", "fetched"])
+def test_killed_and_run_again_it_ends_the_same(mode: str, shared: Stand) -> None:
     """Two of those below: one midway, and the last, after which a run changes nothing."""
-    kill_everywhere(shared, slice(None, None, -77))
+    shared.mode = mode
+    kill_everywhere(shared, slice(None, None, -97))
 
 
 @pytest.mark.slow
-def test_killed_after_every_request_and_run_again(shared: Stand) -> None:
+@pytest.mark.parametrize("mode", ["here", "fetched"])
+def test_killed_after_every_request_and_run_again(mode: str, shared: Stand) -> None:
+    shared.mode = mode
     kill_everywhere(shared, slice(None))
 
 
@@ -321,3 +387,50 @@ def test_a_second_one_with_faults_while_the_doors_are_closed(published: Stand) -
         repo.private = False
     code, said = one.t4sa.run("verify", "--namespace", "ours")
     assert code == 0, said
+
+
+@pytest.mark.slow
+def test_it_goes_out_of_every_layer_and_its_near_duplicates_lose_its_name(
+    archive: OfficialArchive, tmp_path: Path
+) -> None:
+    """Full-size, small and text layers, without the release at hand; what the Hub holds then passes the check."""
+    release = tmp_path / "release"
+    build(archive, release, configs=(*CONFIGS, "b-t4sa-256"))
+    (release / "rights.toml").write_text(RIGHTS.format(text="true"))
+    for name in ("build", "quarantine"):
+        shutil.rmtree(release / name, ignore_errors=True)
+    twins = read_table(release / "t4sa" / "duplicates" / TABLE_NAME, ["key", "duplicate_group"]).to_pylist()
+    gone = next(row["duplicate_group"] for row in twins if row["duplicate_group"] in archive.images)
+    tweet = gone.partition("-")[0]
+    (tmp_path / "ids.txt").write_text(f"{tweet}\n")
+    with WritableHub(tmp_path / "hub", users=USERS) as hub, commands(hub, tmp_path) as t4sa:
+        code, said = t4sa.run("publish", release, "--namespace", "ours", "--version", "1.0.0")
+        assert code == 0, said
+        shutil.rmtree(release)
+        asked = ("takedown", "--ids", tmp_path / "ids.txt", "--namespace", "ours", "--version", "1.0.1")
+        code, said = t4sa.run(*asked, "--yes")
+        assert code == 0 and "get another name" in said, said
+        for repo in hub.repos.values():
+            for path, blob in repo.files().items():
+                target = tmp_path / "end" / repo.id.partition("/")[2] / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if path not in (".gitattributes", RELEASES_NAME):
+                    target.write_bytes(blob.data or repo.objects[str(blob.sha256)].path.read_bytes())
+        code, said = t4sa.run("verify", "--namespace", "ours")
+        assert code == 0, said
+    report = check_release(tmp_path / "end", deep=True)
+    assert report.ok, report.faults
+    manifest = load_manifest(tmp_path / "end" / "t4sa")
+    for path in (tmp_path / "end").rglob("*.parquet"):
+        for column in ("key", "tweet_id", "duplicate_group"):
+            if column in pq.read_schema(path).names:
+                assert not {gone, int(tweet)} & set(pq.read_table(path, columns=[column])[column].to_pylist()), path
+    for path in (tmp_path / "end").rglob("*.tar"):
+        assert tweet.encode() not in path.read_bytes()
+    assert {"duplicates", "b-t4sa", "b-t4sa-256", "raw-text", "t4sa-text"} <= manifest.layers.keys()
+    again_named = read_table(tmp_path / "end" / "t4sa" / "duplicates" / TABLE_NAME, ["key", "duplicate_group"])
+    for row, before in zip(again_named.to_pylist(), twins, strict=True):
+        assert row["key"] == before["key"]
+        assert row["duplicate_group"] == (
+            row["key"] if before["duplicate_group"] == gone else before["duplicate_group"]
+        )

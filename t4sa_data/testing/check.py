@@ -41,7 +41,9 @@ _BUILD = ("build", "quarantine")
 """Folders of a build that is not sealed into the release; in place they lie in its folder."""
 
 
-def check_release(path: Path | str, deep: bool = False, *, progress: Callable[[int], object] | None = None) -> Report:
+def check_release(
+    path: Path | str, deep: bool = False, *, is_part: bool = False, progress: Callable[[int], object] | None = None
+) -> Report:
     """Check every byte, row and number of a release; a fault in one file does not stop the others from being checked.
 
     Reads each file once under sha256 and its structure once more (from the page cache, as a rule). Memory: the sample
@@ -50,6 +52,7 @@ def check_release(path: Path | str, deep: bool = False, *, progress: Callable[[i
     Args:
         path: DIR that holds `t4sa/`, `t4sa-wds/` or `t4sa-inplace/` (all that are there are checked), or one of them.
         deep: also decode every image and compare width, height and perceptual hash.
+        is_part: shards may be missing (they lie elsewhere): their rows in the tables are checked all the same.
         progress: called with the number of bytes checked since the last call.
 
     Raises:
@@ -73,7 +76,7 @@ def check_release(path: Path | str, deep: bool = False, *, progress: Callable[[i
             manifests[folder] = load_manifest(folder)
             # Pillow's warnings are silenced per decode, which threads would leave behind for the whole process.
             with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                _Folder(folder, manifests[folder], found, deep, pool, progress or (lambda _: None)).check()
+                _Folder(folder, manifests[folder], found, deep, pool, progress or (lambda _: None), is_part).check()
         faults += found.all()
         files, samples, num_bytes = files + found.files, samples + found.samples, num_bytes + found.bytes
     faults += _compare_formats(manifests)
@@ -131,9 +134,10 @@ class _Folder:
         deep: bool,
         pool: ThreadPoolExecutor,
         progress: Callable[[int], object],
+        is_part: bool,
     ) -> None:
         self.folder, self.manifest, self.faults = folder, manifest, faults
-        self.deep, self.pool, self.progress = deep, pool, progress
+        self.deep, self.pool, self.progress, self.is_part = deep, pool, progress, is_part
         self.root = folder / manifest.data_root
         self.keys: dict[str, pa.ChunkedArray] = {}
 
@@ -202,7 +206,11 @@ class _Folder:
             deep=self.deep,
         )
 
+    def _is_elsewhere(self, file: FileEntry) -> bool:
+        return self.is_part and file.layer is not None and not (self.root / file.name).is_file()
+
     def _run(self, jobs: list[FileJob]) -> None:
+        jobs = [job for job in jobs if not self._is_elsewhere(job.entry)]
         for job, found in zip(jobs, self.pool.map(check_file, jobs), strict=True):
             self.faults.extend(found)
             self.progress(job.entry.bytes)
@@ -328,7 +336,7 @@ class _Folder:
         shards, parts = self._shards(name), []
         self._check_numbering(name, shards)
         self._run([self._job(shard) for shard in shards])
-        for shard in shards:
+        for shard in (shard for shard in shards if not self._is_elsewhere(shard)):
             with self.faults.guard(shard.name):
                 rows = pq.read_table(self.folder / shard.name, partitioning=None)
                 if rows.schema.equals(layer_schema(name)):  # if not, check_file has said so

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hub_scripts.publish_model_cli import publish_model_command
+from hub_scripts.rehearse_cli import rehearse_command
 from hub_scripts.takedown_cli import takedown_command
 from hub_scripts.verify_cli import diff_command, verify_command
 from t4sa_data import errors
@@ -48,6 +49,7 @@ app.command("verify")(verify_command)
 app.command("diff")(diff_command)
 app.command("takedown")(takedown_command)
 app.command("publish-model")(publish_model_command)
+app.command("rehearse")(rehearse_command)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,17 @@ BACKOFF_SECONDS = 1.0
 _LOGIN = "Log in with `hf auth login` (a token with write access), or set HF_TOKEN."
 _AGAIN = "Run the same command again: it goes on where it was."
 Result = TypeVar("Result")
+_NAMES: ContextVar[Mapping[str, str]] = ContextVar("names", default=catalog.HUB_REPOSITORIES)
+
+
+@contextmanager
+def repositories_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Let every `Hub` work on repositories of other names, by format: for a rehearsal."""
+    before = _NAMES.set(names)
+    try:
+        yield
+    finally:
+        _NAMES.reset(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +101,7 @@ class Hub:
 
     def repository(self, fmt: str) -> str:
         """`NAMESPACE/NAME` of a format's repository (`parquet` or `wds`)."""
-        return f"{self.namespace}/{catalog.HUB_REPOSITORIES[fmt]}"
+        return f"{self.namespace}/{_NAMES.get()[fmt]}"
 
     def state(self, repo_id: str) -> RepositoryState | None:
         """What stands at an address; None: nothing, or nothing that this account may see."""

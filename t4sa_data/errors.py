@@ -315,6 +315,10 @@ class TakedownRefused(HubError):
     """A takedown that cannot be done (a DOI, a format that is not here, another list begun), or left something."""
 
 
+class RehearsalFailed(HubError):
+    """A step of a rehearsal on the Hub was carried out, and what stands there then is not what it should be."""
+
+
 class UnknownRequest(HubError):
     """No access request of that user, or none in that state."""
 

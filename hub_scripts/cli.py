@@ -15,6 +15,7 @@ from hub_scripts.publish_model_cli import publish_model_command
 from hub_scripts.rehearse_cli import rehearse_command
 from hub_scripts.takedown_cli import takedown_command
 from hub_scripts.verify_cli import diff_command, verify_command
+from hub_scripts.withdraw_cli import withdraw_command
 from t4sa_data import errors
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ app.add_typer(requests_app, name="requests")
 app.command("verify")(verify_command)
 app.command("diff")(diff_command)
 app.command("takedown")(takedown_command)
+app.command("withdraw")(withdraw_command)
 app.command("publish-model")(publish_model_command)
 app.command("rehearse")(rehearse_command)
 

@@ -1,7 +1,7 @@
 """Shapes of what the Hub answers: method, path without its names, status, headers that matter, keys and types of JSON.
 Never a value: no token, no signed address, no name of a person or file.
 
-A shape is flat: place -> what was seen there, such as `body[].lfs` -> `absent`, `object`. `shapes.json` beside this file
+A shape is flat: place -> what was seen there, as `body[].lfs` -> `absent`, `object`. `shapes.json` beside this file
 holds those of the double of the Hub that the tests run against (made anew by `python -m tests.hub_double.shapes` in a
 clone); `differences` says what another Hub does that the double does not.
 """
@@ -131,7 +131,7 @@ def path_of(url: str, endpoint: str) -> str:
 def shape_of(value: object, place: str = "body") -> Shape:
     """Keys and types of a JSON value.
 
-    >>> sorted((place, *types) for place, types in shape_of([{"a": 1}, {"a": None, "b": "x"}]).items())[2:]
+    >>> sorted((place, *sorted(types)) for place, types in shape_of([{"a": 1}, {"a": None, "b": "x"}]).items())[2:]
     [('body[].a', 'null', 'number'), ('body[].b', 'absent', 'string')]
     """
     if isinstance(value, dict):

@@ -95,6 +95,7 @@ for line in sys.stdin:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)
         sys.argv[1:] = asked["arguments"]
+        os.environ.update(asked["environment"])
         code = 70
         try:
             t4sa_data.cli.main()
@@ -120,8 +121,14 @@ class Commands:
     folder: Path
     helper: subprocess.Popen[str]
 
-    def run(self, *arguments: object, kill_after: int | None = None) -> tuple[int, str]:
-        """Exit status (-9: killed) and what was printed."""
+    def run(self, *arguments: object, kill_after: int | None = None, token: str = TOKEN) -> tuple[int, str]:
+        """`t4sa hub ...`: exit status (-9: killed) and what was printed."""
+        return self.call("hub", *arguments, kill_after=kill_after, token=token)
+
+    def call(
+        self, *arguments: object, kill_after: int | None = None, token: str = TOKEN, **environment: str
+    ) -> tuple[int, str]:
+        """`t4sa ...`, as somebody (an empty token: as nobody), with more in the environment."""
         assert self.helper.stdin and self.helper.stdout
         started, pid = threading.Event(), list[int]()
 
@@ -133,7 +140,8 @@ class Commands:
         if kill_after is not None:
             self.hub.kill_after(kill_after, kill)
         out = self.folder / "out.txt"
-        asked = {"arguments": ["hub", *map(str, arguments)], "out": str(out)}
+        settings = {"HF_TOKEN": token, **environment}
+        asked = {"arguments": [*map(str, arguments)], "environment": settings, "out": str(out)}
         self.helper.stdin.write(json.dumps(asked) + "\n")
         self.helper.stdin.flush()
         pid.append(int(self.helper.stdout.readline()))

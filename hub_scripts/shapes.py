@@ -252,7 +252,7 @@ class Recorder:
         headers = {name: self._kind(name, response.headers[name], path) for name in HEADERS if name in response.headers}
         shape: Shape = {"headers": frozenset(["object"])}
         shape |= {f"headers.{name}": frozenset([kind]) for name, kind in headers.items() if kind}
-        if path != "(store)":
+        if path != "(store)" and "/resolve" not in path:  # a file's content is ours, and may be streamed
             shape |= self._body(response)
         with self._lock:
             for into in (self.all, self._new):

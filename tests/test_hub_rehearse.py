@@ -260,6 +260,10 @@ def test_a_shape_has_no_value_in_it() -> None:
         },
     }
     assert recorder.take() == {} and len(recorder.all) == 1
+    Heard.request.url, Heard.read = f"{hub}/api/resolve-cache/datasets/a/b/c/manifest.json", None  # type: ignore[assignment]
+    recorder.hear(Heard())
+    ((asked, shape),) = recorder.take().items()
+    assert asked.path == "/api/resolve-cache/*" and not [place for place in shape if place.startswith("body")]
     Heard.status_code = 503
     recorder.hear(Heard())
     assert recorder.take() == {} and recorder.num_faults == 1

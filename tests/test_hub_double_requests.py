@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.hub_double import Fault, Repo, WritableHub  # isort: skip
+from tests.hub_double.calls import Kind  # isort: skip
 from tests.hub_double.recorded import CAPTURED, ask, captured, normal, replay  # isort: skip
+from tests.hub_double.server import CDN_ROUTES, HUB_ROUTES  # isort: skip
 from tests.hub_double.state import Blob  # isort: skip
 
 USERS = {"hf_alice": "alice", "hf_bob": "bob"}
@@ -33,16 +39,117 @@ def test_recorded_requests_are_answered_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not CAPTURED.exists(), reason="the recorded requests are not here")
-def test_every_route_fails_when_it_is_told_to(tmp_path: Path) -> None:
-    asked = [line for line in captured() if "<" not in line.path]
+def test_no_recorded_request_is_left_out() -> None:
+    lines = [line for line in CAPTURED.read_text().splitlines() if line and not line.startswith("    ")]
+    assert len(captured()) == len(lines) > 20
+    assert {(line.method, line.path) for line in captured()} == {tuple(line.split()[:2]) for line in lines}
+    assert sum(bool(line.headers) for line in captured()) == CAPTURED.read_text().count("\n    < ")
+
+
+OID, API, LFS = "0" * 64, f"/api/datasets/{REPO}", f"/datasets/{REPO}.git/info/lfs"
+SAMPLES = (
+    "GET /api/whoami-v2", "POST /api/repos/create", "DELETE /api/repos/delete", "POST /api/validate-yaml",
+    f"PUT {API}/settings", f"POST /datasets/{REPO}/ask-access", f"POST {API}/user-access-request/handle",
+    f"POST {API}/user-access-request/grant", f"GET {API}/user-access-request/pending", f"GET {API}/auth-check/write",
+    f"POST {API}/preupload/main", f"POST {LFS}/objects/batch", f"POST {LFS}/verify", f"POST {API}/commit/main",
+    f"POST {API}/tag/main", f"DELETE {API}/tag/v1", f"POST {API}/branch/dev", f"DELETE {API}/branch/dev",
+    f"POST {API}/super-squash/main", f"GET {API}/lfs-files", f"POST {API}/lfs-files/batch",
+    f"GET {API}/tree/main/data?recursive=true", f"POST {API}/paths-info/main", f"GET {API}/refs",
+    f"GET {API}/commits/main", f"GET {API}/xet-read-token/main", f"GET /api/resolve-cache/datasets/{REPO}/main/a.txt",
+    f"HEAD /api/resolve-cache/datasets/{REPO}/main/a.txt", f"GET {API}/revision/main", f"GET {API}",
+    "GET /api/datasets", f"GET /datasets/{REPO}/resolve/main/a.tar", f"HEAD /datasets/{REPO}/resolve/main/a.tar",
+)  # fmt: skip
+CDN_SAMPLES = (f"PUT /_storage/{OID}?sig=x", f"GET /_cdn/{OID}?Signature=x", f"HEAD /_cdn/{OID}?Signature=x")
+ANSWERS: dict[Kind, int] = {"500": 500, "502": 502, "503": 503, "504": 504, "429": 429, "412": 412, "409": 409,
+                            "expired": 403, "stale": 401}  # fmt: skip
+
+
+def test_every_route_fails_in_every_way(tmp_path: Path) -> None:
+    for routes, samples in ((HUB_ROUTES, SAMPLES), (CDN_ROUTES, CDN_SAMPLES)):
+        asked = [(sample.split()[0], urlsplit(sample.split()[1]).path) for sample in samples]
+        for methods, pattern, _ in routes:
+            served = {method for method, path in asked if re.fullmatch(pattern, path)}
+            assert set(methods.split()) <= served, f"no request here for {methods} {pattern}"
     with WritableHub(tmp_path, users=USERS) as hub:
-        for kind, status in (("503", 503), ("429", 429), ("stale", 401)):
-            hub.faults[:] = [Fault(".", kind=kind, times=1000, seconds=3)]
-            for line in asked:
-                answer, _ = ask(hub.url + line.path, line.method, authorization="Bearer hf_alice")
-                assert answer.status == status, line
-                assert status != 429 or answer.headers["Retry-After"] == "3"
-        assert hub.repos == {} and len(hub.log) == 3 * len(asked), "and nothing is carried out"
+        for origin, samples in ((hub.url, SAMPLES), (hub.cdn, CDN_SAMPLES)):
+            for sample in samples:
+                every_fault(hub, origin, *sample.split())
+        assert hub.repos == {}, "and nothing is carried out"
+
+
+def every_fault(hub: WritableHub, origin: str, method: str, path: str) -> None:
+    def fail(kind: Kind, token: str = "hf_alice") -> tuple[http.client.HTTPResponse, bytes]:
+        hub.faults[:] = [Fault(".", kind=kind, seconds=3, after=1)]
+        return ask(origin + path, method, {}, authorization=f"Bearer {token}")
+
+    for kind, status in ANSWERS.items():
+        answer, said = fail(kind)
+        assert answer.status == status, (method, path, kind)
+        assert (
+            (answer.headers["Retry-After"] == "3")
+            == ("r=0;t=3" in answer.headers.get("RateLimit", ""))
+            == (kind == "429")
+        )
+        assert (answer.headers["Content-Type"] == "application/xml") == (kind == "expired")
+        assert method == "HEAD" or said
+    with pytest.raises(http.client.RemoteDisconnected):
+        fail("drop")
+    if method != "HEAD":
+        with pytest.raises(http.client.IncompleteRead):
+            fail("cut", "hf_nobody")  # a refusal that is cut: a cut answer is of a request that was carried out
+
+
+def test_every_listing_comes_in_pages(tmp_path: Path) -> None:
+    with WritableHub(tmp_path, users=USERS) as hub:
+        for name in (REPO, "alice/other", "alice/third"):
+            repo = hub.repos[name] = Repo(name, private=False, gated="manual")
+            for number in range(3):
+                oid = repo.store(bytes([number]), tmp_path / f"{number}")
+                repo.add("main", repo.files() | {f"data/{number}.tar": Blob.large(oid, 1)}, f"{number}")
+                repo.ask(f"reader{number}")
+        listings = ("/tree/main/data?expand=false", "/tree/main?recursive=true", "/commits/main", "/lfs-files",
+                    "/user-access-request/pending")  # fmt: skip
+        for path in ["/api/datasets?author=alice", *(API + listing for listing in listings)]:
+            hub.state.page = 1000
+            (whole,) = pages(hub.url + path)
+            for hub.state.page in (1, 2):
+                parts = list(pages(hub.url + path))
+                assert [one for part in parts for one in part] == whole and len(whole) >= 3, path
+                assert {len(part) for part in parts[:-1]} == {hub.state.page}
+
+
+def pages(url: str | None) -> Iterator[list[object]]:
+    """Of a listing, as its Link headers lead on."""
+    while url:
+        answer, said = ask(url, authorization="Bearer hf_alice")
+        yield json.loads(said)
+        link = re.fullmatch(r'<(.+)>; rel="next"', answer.headers.get("Link", ""))
+        url = link[1] if link else None
+
+
+def test_refusals_say_which_they_are(tmp_path: Path) -> None:
+    """Over http the client goes by these headers alone."""
+    with WritableHub(tmp_path, users=USERS) as hub:
+        repo = hub.repos[REPO] = Repo(REPO, private=False, gated="manual")
+        hub.repos["alice/closed"] = Repo("alice/closed")
+        page, raw = f"{hub.url}/datasets/{REPO}/resolve", f"{hub.url}/datasets/alice/closed/resolve/main/x"
+        for url, token, status, code in (
+            (f"{page}/main/x", "", 401, "GatedRepo"),
+            (f"{page}/main/x", "hf_bob", 403, "GatedRepo"),
+            (f"{page}/main/x", "hf_alice", 404, "EntryNotFound"),
+            (f"{page}/v9/x", "hf_alice", 404, "RevisionNotFound"),
+            (raw, "", 401, "RepoNotFound"),
+            (raw, "hf_bob", 404, "RepoNotFound"),
+            (raw, "hf_nobody", 401, None),
+        ):
+            answer, _ = ask(url, "HEAD", **({"authorization": f"Bearer {token}"} if token else {}))
+            assert (answer.status, answer.headers["X-Error-Code"]) == (status, code), url
+            assert answer.headers["X-Error-Message"] and answer.headers["X-Request-Id"]
+            assert (answer.headers["X-Repo-Commit"] == repo.head) == (code == "EntryNotFound")
+        for path in ("", "/tree/main", "/refs", "/revision/main"):  # a gated repository's listing is seen by all
+            assert ask(hub.url + API + path)[0].status == 200
+        for path in ("/auth-check", "/lfs-files", "/user-access-request/pending"):
+            assert ask(hub.url + API + path)[0].status == 401
 
 
 def test_ranges_and_signatures_of_the_second_origin(tmp_path: Path) -> None:

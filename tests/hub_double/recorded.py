@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import re
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,11 +81,9 @@ def replay(hub: WritableHub) -> list[tuple[Captured, int, dict[str, str]]]:
 def ask(url: str, method: str = "GET", value: object = None, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
     """One request without a client library."""
     split = urlsplit(url)
-    connection = http.client.HTTPConnection(split.netloc, timeout=20)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = None if value is None else json.dumps(value)
-    connection.request(method, f"{split.path}?{split.query}", body, named)
-    answer = connection.getresponse()
-    said = answer.read()
-    connection.close()
-    return answer, said
+    with closing(http.client.HTTPConnection(split.netloc, timeout=20)) as connection:
+        connection.request(method, f"{split.path}?{split.query}", body, named)
+        with closing(connection.getresponse()) as answer:
+            return answer, answer.read()

@@ -100,7 +100,7 @@ def listed(state: State, call: Call, kind: str) -> Answer:
     said: list[object] = [
         {"_id": "0" * 24, "id": repo.id, "private": repo.private, "gated": repo.gated, "tags": []} for repo in seen
     ]
-    return as_json(said)
+    return paged(state, call, said)
 
 
 def settings(state: State, call: Call, kind: str, name: str) -> Answer:

@@ -19,7 +19,7 @@ from t4sa_data.testing import OfficialArchive, check_release, make_official_arch
 from tests.helpers_release import truth_of
 from tests.hub_double import WritableHub, xet
 from tests.hub_double.recorded import ask
-from tests.publish_helpers import READER, RIGHTS, TOKEN, USERS, Commands, commands, environment
+from tests.publish_helpers import READER, RIGHTS, USERS, Commands, commands, environment
 
 NUM_IMAGES = 60
 REPOSITORIES = ("ours/t4sa", "ours/t4sa-wds")
@@ -182,8 +182,12 @@ def life(hub: WritableHub, folder: Path, *, by_xet: bool) -> None:
         ok(t4sa, "hub", "verify", *hub_command, USE_TORCH="0")
         left = [one for one in wanted if one[0] != gone]
         none_read(read, "v1.0.0", "ReleaseWithdrawn", 'revision="v1.0.1"', OURS)
+        for repo_id in REPOSITORIES:  # by the Hub's own names: `datasets` alone would read its cached copy
+            said = read("load", path=repo_id, revision="v1.0.0", splits=["test"])
+            assert said.get("error") == "ReleaseWithdrawn" and said["successor"] == "v1.0.1", said
         none_read_offline(read, hub, folder, by_xet=by_xet)
         all_read(read, None, left, OURS)
+        assert sorted(read("load", path="ours/t4sa")["rows"]) == left
         all_read(read, "v1.0.1", left, ALL if by_xet else STREAMED, first=0 if by_xet else OURS)
         follow(t4sa, folder, gone, len(left))
         for repo_id in REPOSITORIES:

@@ -13,7 +13,7 @@ from typing import Any
 from t4sa_data import catalog, places
 from t4sa_data.loading import local
 from t4sa_data.loading.failures import explain_generation_errors
-from t4sa_data.loading.published import tell_of_local
+from t4sa_data.loading.published import look_up, tell_of_local
 from t4sa_data.loading.registering import original, register, unregister
 from t4sa_data.loading.request import Request, check_columns, known_config, wanted_splits
 
@@ -40,7 +40,8 @@ def load_dataset(
     Args:
         path: `t4sa`; `t4sa-wds` (the same rows, read from the tar shards of a local release); or a folder: DIR that
             holds `t4sa/`, that folder itself, or RAW that holds `t4sa-inplace/`. See `places.candidates` for where the
-            names are looked for.
+            names are looked for. `NAMESPACE/t4sa` is the Hub's copy, whatever is here; `NAMESPACE/t4sa-wds` is handed
+            to `datasets` as it is, after the Hub was asked whether this release may be read.
         name: a config of `catalog.CONFIGS`; default `b-t4sa`. `miniature` is drawn on the spot, offline.
         split: `"test"`, `"train[:10%]"`, `"train+validation"`, a list, a `ReadInstruction`, or None for all. Only the
             files of these splits are read.
@@ -69,8 +70,14 @@ def load_dataset(
         ReleaseWithdrawn: the Hub's release was withdrawn, whatever the cache holds; names the successor.
     """
     path = os.fspath(path)
-    aliased = path in places.ALIASES
-    if data_files is not None or not (places.is_ours(path) if data_dir is None else aliased):
+    aliased, from_hub = path in places.ALIASES, False
+    if data_files is None and data_dir is None and not places.is_ours(path):
+        if from_hub := path == places.repository("t4sa"):
+            path = "t4sa"
+        elif path == places.repository("t4sa-wds"):
+            # `datasets` alone goes on with a cached copy when a release is withdrawn or access is taken back.
+            revision = look_up(path, revision or places.revision(), token).revision
+    if data_files is not None or not (from_hub or (places.is_ours(path) if data_dir is None else aliased)):
         named: dict[str, Any] = {"data_dir": data_dir, "data_files": data_files, "cache_dir": cache_dir}
         named |= {"revision": revision, "token": token, "filters": filters, "columns": columns}
         given = {key: value for key, value in named.items() if value is not None}
@@ -91,8 +98,8 @@ def load_dataset(
             from t4sa_data.loading import drawn
 
             return drawn.load(request)
-        place = places.find(path, data_dir, revision)
-        if place.manifest is None:
+        place = None if from_hub else places.find(path, data_dir, revision)
+        if place is None or place.manifest is None:
             from t4sa_data.loading import hub
 
             return hub.load(request, path, revision or places.revision())

@@ -167,12 +167,34 @@ def test_the_log_is_its_owners_and_says_no_more_than_it_must(ours: client.Hub, l
     for line in log.read_text().splitlines():
         assert set(json.loads(line)) == {"time", "repo_id", "user", "action", "reason"}
     assert "@" not in log.read_text() and "university" not in log.read_text()
-    with log.open("a") as file:
-        file.write('{"time": "20')  # a power cut
-    assert len(access.decisions(log)) == 2
-    log.write_text("nonsense\n{}\n")
-    with pytest.raises(errors.BadOption, match="line 1"):
-        access.decisions(log)
+    for line in ("nonsense\n{}\n", '{"time": "yesterday", "repo_id": "r", "user": "u", "action": "accept"}\n'):
+        log.write_text(line)
+        with pytest.raises(errors.BadOption, match="line 1"):
+            access.decisions(log)
+
+
+def test_the_log_outlives_power_cuts_and_odd_words(log: Path) -> None:
+    made = [
+        Decision(time="2026-01-01T00:00:00+00:00", repo_id="ours/t4sa", user=str(n), action="reject", reason=reason)
+        for n, reason in enumerate(("no\u2028affiliation", "no \u00e9tude\x85", "a\nb"))
+    ]
+    for count, one in enumerate(made, start=1):
+        access.append(one, log)
+        assert access.decisions(log) == made[:count]
+        with log.open("ab") as file:
+            file.write('{"time": "20, \u00e9'.encode()[:-1])  # a power cut, in the midst of a letter
+        assert access.decisions(log) == made[:count]
+    assert access.purge(log, user="1", days=10**5) == 1 and access.decisions(log) == [made[0], made[2]]
+    log.write_bytes(log.read_bytes().rstrip())  # an editor that leaves out the last end of a line
+    access.append(made[1], log)
+    assert access.decisions(log) == [made[0], made[2], made[1]]
+
+
+def test_a_user_has_one_name_in_the_log(double: WritableHub, ours: client.Hub, log: Path) -> None:
+    by_id = double.repos["ours/t4sa"].access["bob"].request_id
+    access.decide(ours, REPOSITORIES, by_id, "accept", log=log)
+    access.decide(ours, REPOSITORIES, "bob", "accept", log=log)
+    assert [one.user for one in access.decisions(log)] == ["bob"]
 
 
 def test_what_is_kept_ends(log: Path) -> None:

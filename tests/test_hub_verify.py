@@ -225,7 +225,7 @@ def test_the_command(published: tuple[WritableHub, Ask, Path]) -> None:
         return done.returncode, done.stdout, done.stderr
 
     code, out, err = command(token=STRANGER)
-    assert (code, out) == (3, "") and err.count("error:") == 1, err
+    assert (code, out) == (3, "") and err.count("error:") == 2, err  # of each repository
     code, out, err = command("v9.9.9", "--json", token=READER)
     assert code == 1 and "there is no revision v9.9.9" in json.loads(out)["faults"][0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,10 @@ from t4sa_data.testing import OfficialArchive, make_official_archive, make_relea
 from t4sa_data.testing.releases import record_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builders.prepare import Outcome
+    from tests.publish_helpers import Commands
 
 NUM_SAMPLES = 60
 
@@ -102,6 +106,26 @@ def full(archive: OfficialArchive, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def built(full: tuple[Path, Outcome]) -> Path:
     return full[0]
+
+
+@pytest.fixture(scope="session")
+def one_helper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """`t4sa` at an empty Hub: to import all that it needs takes two seconds, so once will do."""
+    from tests.hub_double import WritableHub
+    from tests.publish_helpers import USERS, commands
+
+    folder = tmp_path_factory.mktemp("commands")
+    with WritableHub(folder / "hub", users=USERS) as hub, commands(hub, folder) as made:
+        yield made
+
+
+@pytest.fixture
+def t4sa_hub(one_helper: Commands, tmp_path: Path) -> Commands:
+    """`t4sa` in processes of its own, with nothing kept, at a Hub that is as new."""
+    one_helper.hub.reset()
+    one_helper.hub.state.page = 1000
+    kept = {name: str(tmp_path / name.split("_")[1].lower()) for name in ("XDG_STATE_HOME", "XDG_DATA_HOME")}
+    return replace(one_helper, settings=kept)
 
 
 @pytest.fixture

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from t4sa_data.testing import make_release
-from tests.hub_double import WritableHub
+from tests.hub_double import Fault, WritableHub
+from tests.hub_double.calls import Kind
 
 TOKEN, READER, STRANGER = "hf_maintainertoken1", "hf_readertoken12345", "hf_strangertoken123"
 USERS = {TOKEN: "ours", READER: "ada", STRANGER: "bob"}
@@ -120,6 +122,8 @@ class Commands:
     hub: WritableHub
     folder: Path
     helper: subprocess.Popen[str]
+    settings: dict[str, str] = field(default_factory=dict)
+    """More for the environment of each process."""
 
     def run(self, *arguments: object, kill_after: int | None = None, token: str = TOKEN) -> tuple[int, str]:
         """`t4sa hub ...`: exit status (-9: killed) and what was printed."""
@@ -140,7 +144,7 @@ class Commands:
         if kill_after is not None:
             self.hub.kill_after(kill_after, kill)
         out = self.folder / "out.txt"
-        settings = {"HF_TOKEN": token, **environment}
+        settings = {"HF_TOKEN": token, **self.settings, **environment}
         asked = {"arguments": [*map(str, arguments)], "environment": settings, "out": str(out)}
         self.helper.stdin.write(json.dumps(asked) + "\n")
         self.helper.stdin.flush()
@@ -185,6 +189,24 @@ def final(hub: WritableHub) -> dict[str, Any]:
             "commits": [repo.commits[oid].title for oid in repo.history(repo.head)],
         }
     return made
+
+
+FAULTS: tuple[Kind, ...] = ("500", "502", "503", "504", "429", "412", "409", "expired", "stale", "drop", "cut")
+
+
+def faults_of(rng: random.Random, num_requests: int) -> list[Fault]:
+    """What goes wrong, at random requests of a run of so many."""
+    return [
+        Fault(
+            ".",
+            nth=rng.randint(1, num_requests),
+            kind=rng.choice(FAULTS),
+            times=rng.choice((1, 1, 2, 8)),
+            done=rng.random() < 0.3,
+            after=rng.choice((0, 0, 40)),
+        )
+        for _ in range(rng.randint(1, 4))
+    ]
 
 
 def reset(hub: WritableHub) -> None:

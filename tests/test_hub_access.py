@@ -14,7 +14,7 @@ from hub_scripts import access, client
 from hub_scripts.access import Decision
 from t4sa_data import errors
 from tests.hub_double import WritableHub
-from tests.publish_helpers import READER, TOKEN, USERS, commands, run
+from tests.publish_helpers import READER, TOKEN, USERS, Commands
 
 REPOSITORIES = ["ours/t4sa", "ours/t4sa-wds"]
 ANSWERS = {"Affiliation": "A university", "Purpose": "=1+1, a thesis"}
@@ -22,20 +22,24 @@ ANSWERS = {"Affiliation": "A university", "Purpose": "=1+1, a thesis"}
 
 @pytest.fixture
 def double(tmp_path: Path) -> Iterator[WritableHub]:
-    """Two gated repositories, and three who ask."""
+    """Two gated repositories, and two who ask."""
+    with WritableHub(tmp_path / "hub", users=USERS) as made:
+        open_gates(made)
+        yield made
+
+
+def open_gates(made: WritableHub) -> None:
     from huggingface_hub import HfApi
 
-    users = USERS | {"hf_thirdtoken123456": "carol"}
-    with WritableHub(tmp_path / "hub", users=users) as made:
-        api = HfApi(endpoint=made.url, token=TOKEN)
-        for repo_id in REPOSITORIES:
-            api.create_repo(repo_id, private=True, repo_type="dataset")
-            api.update_repo_settings(repo_id, gated="manual", visibility="public", repo_type="dataset")
-        for user in ("ada", "bob"):
-            made.ask_access("ours/t4sa", user, ANSWERS)
-        made.ask_access("ours/t4sa-wds", "ada", ANSWERS)
-        made.log.clear()
-        yield made
+    made.add_user("carol", "hf_thirdtoken123456")
+    api = HfApi(endpoint=made.url, token=TOKEN)
+    for repo_id in REPOSITORIES:
+        api.create_repo(repo_id, private=True, repo_type="dataset")
+        api.update_repo_settings(repo_id, gated="manual", visibility="public", repo_type="dataset")
+    for user in ("ada", "bob"):
+        made.ask_access("ours/t4sa", user, ANSWERS)
+    made.ask_access("ours/t4sa-wds", "ada", ANSWERS)
+    made.log.clear()
 
 
 @pytest.fixture
@@ -217,27 +221,28 @@ def test_who_may_not_is_told_so(double: WritableHub) -> None:
         access.requests(reader, REPOSITORIES)
 
 
-def test_the_commands(double: WritableHub, tmp_path: Path) -> None:
+def test_the_commands(t4sa_hub: Commands, tmp_path: Path) -> None:
+    t4sa = t4sa_hub
+    open_gates(t4sa.hub)
     where = ("--namespace", "ours")
-    with commands(double, tmp_path) as t4sa:
-        code, said = t4sa.run("requests", "list", *where)
-        assert code == 0 and said.count("\n") == 4 and "Affiliation: A university" in said
-        code, said = t4sa.run("requests", "list", *where, "--json")
-        assert json.loads(said.splitlines()[0])["answers"] == ANSWERS
-        table = tmp_path / "asked.csv"
-        code, said = t4sa.run("requests", "list", *where, "--csv", table)
-        assert code == 0 and table.stat().st_mode & 0o777 == 0o600 and "university" not in said
-        assert t4sa.run("requests", "reject", "bob", *where)[0] == 2
-        code, said = t4sa.run("requests", "reject", "bob", *where, "--reason", "no affiliation")
-        assert code == 0 and "cannot ask again" in said
-        assert t4sa.run("requests", "cancel", "bob", *where)[0] == 0
-        assert t4sa.run("requests", "grant", "carol", *where)[0] == 0
-        table.write_text("user,action,reason\nada,accept,\n")
-        assert t4sa.run("requests", "decide", table, *where)[0] == 0
-        code, said = t4sa.run("requests", "accept", "nobody", *where)
-        assert code == 2 and said.startswith("error: no request of this user: got nobody") and said.count("\n") == 1
-        log = next((tmp_path / "state").rglob("*.jsonl"))
-        assert len(log.read_text().splitlines()) == 6 and log.stat().st_mode & 0o777 == 0o600
-        assert t4sa.run("requests", "purge", "--user", "ada") == (0, "2 decision(s) removed\n")
-    code, out, err = run(double, tmp_path, "requests", "list", *where, token=None)
-    assert (code, out) == (3, "") and err.count("\n") == 1
+    code, said = t4sa.run("requests", "list", *where)
+    assert code == 0 and said.count("\n") == 4 and "Affiliation: A university" in said
+    code, said = t4sa.run("requests", "list", *where, "--json")
+    assert json.loads(said.splitlines()[0])["answers"] == ANSWERS
+    table = tmp_path / "asked.csv"
+    code, said = t4sa.run("requests", "list", *where, "--csv", table)
+    assert code == 0 and table.stat().st_mode & 0o777 == 0o600 and "university" not in said
+    assert t4sa.run("requests", "reject", "bob", *where)[0] == 2
+    code, said = t4sa.run("requests", "reject", "bob", *where, "--reason", "no affiliation")
+    assert code == 0 and "cannot ask again" in said
+    assert t4sa.run("requests", "cancel", "bob", *where)[0] == 0
+    assert t4sa.run("requests", "grant", "carol", *where)[0] == 0
+    table.write_text("user,action,reason\nada,accept,\n")
+    assert t4sa.run("requests", "decide", table, *where)[0] == 0
+    code, said = t4sa.run("requests", "accept", "nobody", *where)
+    assert code == 2 and said.startswith("error: no request of this user: got nobody") and said.count("\n") == 1
+    log = next((tmp_path / "state").rglob("*.jsonl"))
+    assert len(log.read_text().splitlines()) == 6 and log.stat().st_mode & 0o777 == 0o600
+    assert t4sa.run("requests", "purge", "--user", "ada") == (0, "2 decision(s) removed\n")
+    code, said = t4sa.run("requests", "list", *where, token="")
+    assert code == 3 and said.startswith("error: ") and said.count("\n") == 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,55 +16,57 @@ import pytest
 
 from t4sa_data.manifest import MANIFEST_NAME
 from t4sa_data.releases_file import RELEASES_NAME, parse_releases
-from tests.hub_double import Repo, WritableHub
+from tests.hub_double import Fault, Repo, WritableHub
 from tests.hub_double.state import Blob
-from tests.publish_helpers import READER, STRANGER, TOKEN, USERS, environment, write_release
+from tests.publish_helpers import READER, STRANGER, TOKEN, USERS, environment, faults_of, write_release
 
 CLIENT = """
-import json, sys
-from dataclasses import asdict
+import json, sys, time
+from dataclasses import asdict, replace
 import datasets
 from hub_scripts.publish import publish
 from hub_scripts.verify import verify
-from t4sa_data.errors import T4SAError
+from t4sa_data.reading import transport
 datasets.disable_progress_bars()
+time.sleep = lambda _seconds: None
+transport.READING = replace(transport.READING, backoff_seconds=0.001, max_backoff_seconds=0.01)
 for line in sys.stdin:
     asked = json.loads(line)
-    try:
-        if asked.pop("what") == "publish":
-            publish(asked["folder"], namespace="ours", version="1.0.0")
-            said = {}
-        else:
-            report = verify("ours", seed=7, **asked)
-            said = {"ok": report.ok, **asdict(report)}
-    except T4SAError as error:
-        said = {"error": type(error).__name__, "message": str(error)}
-    print(json.dumps(said), flush=True)
+    if "folder" in asked:
+        publish(asked["folder"], namespace="ours", version="1.0.0", token=asked["token"])
+        said = {}
+    else:
+        report = verify("ours", **{"seed": 7, **asked})
+        said = {"ok": report.ok, **asdict(report)}
+    print("said " + json.dumps(said), flush=True)
 """
 Ask = Callable[..., dict[str, Any]]
 
 
 @contextmanager
-def client(hub: WritableHub, folder: Path, token: str) -> Iterator[Ask]:
-    """A process that verifies again and again."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLIENT],
-        env=environment(hub, folder, token=token) | {"USE_TORCH": "0", "T4SA_CACHE": str(folder / "cache")},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    )
+def client(hub: WritableHub, folder: Path) -> Iterator[Ask]:
+    """A reader's process that verifies again and again; what it says or logs holds no token."""
+    log = folder / "stderr.txt"
+    settings = environment(hub, folder, token=READER) | {"USE_TORCH": "0", "T4SA_CACHE": str(folder / "cache")}
+    with log.open("w") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT],
+            env=settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+            cwd=folder,
+        )
 
-    def ask(what: str = "verify", **options: object) -> dict[str, Any]:
+    def ask(**options: object) -> dict[str, Any]:
         assert process.stdin and process.stdout
-        process.stdin.write(json.dumps({"what": what, **options}) + "\n")
+        process.stdin.write(json.dumps(options) + "\n")
         process.stdin.flush()
-        while not (line := process.stdout.readline()).startswith("{"):
-            assert line, "the client ended"
-        for secret in USERS:
-            assert secret not in line
-        return dict(json.loads(line))
+        while not (line := process.stdout.readline()).startswith("said "):
+            assert line, log.read_text()[-3000:]
+        assert not [secret for secret in USERS if secret in line]
+        return dict(json.loads(line.removeprefix("said ")))
 
     with process:
         try:
@@ -71,23 +74,19 @@ def client(hub: WritableHub, folder: Path, token: str) -> Iterator[Ask]:
         finally:
             assert process.stdin
             process.stdin.close()
+    assert not [secret for secret in USERS if secret in log.read_text()]
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WritableHub, Ask, Path]]:
     folder = tmp_path_factory.mktemp("verify")
-    with WritableHub(folder / "hub", users=USERS) as hub:
-        for number, token in enumerate((TOKEN, READER)):
-            (folder / str(number)).mkdir()
-            if token == TOKEN:
-                release = write_release(folder / "release", 45, shard_bytes=40_000)
-                with client(hub, folder / "0", TOKEN) as ask:
-                    assert ask("publish", folder=str(release)) == {}
+    release = write_release(folder / "release", 45, shard_bytes=40_000)
+    with WritableHub(folder / "hub", users=USERS) as hub, client(hub, folder) as ask:
+        assert ask(folder=str(release), token=TOKEN) == {}
         for repo in hub.repos.values():
             repo.ask("ada")
             repo.access["ada"].status = "accepted"
-        with client(hub, folder / "1", READER) as ask:
-            yield hub, ask, folder
+        yield hub, ask, folder
 
 
 @contextmanager
@@ -235,3 +234,64 @@ def test_deep(published: tuple[WritableHub, Ask, Path]) -> None:
     _, ask, _ = published
     said = ask(deep=True)
     assert said["ok"] and said["checked"]["ours/t4sa"]["deep"], said
+
+
+def faulty_looks(hub: WritableHub, ask: Ask, seeds: Iterable[int]) -> list[str]:
+    """Verify with faults on the way, every second time with something wrong that must be told; how each ended."""
+    hub.log.clear()
+    assert ask(stranger=STRANGER, seed=1, num_samples=2)["ok"]
+    num_requests, ends = len(hub.log), []
+    for seed in seeds:
+        rng = random.Random(seed)
+        hub.state.page = rng.choice((2, 5, 1000))
+        hub.faults[:] = faults_of(rng, num_requests)
+        repo = hub.repos[rng.choice(list(hub.repos))]
+        if seed % 2:
+            repo.tags["v3.0.0"] = repo.head
+        said = ask(stranger=STRANGER, seed=seed, num_samples=2)
+        kinds = [(fault.kind, fault.nth, fault.times) for fault in hub.faults]
+        hub.faults.clear()
+        repo.tags.pop("v3.0.0", None)
+        told = [line for line in said["faults"] if "does not know the tag v3.0.0" in line]
+        assert said["faults"] == told, (seed, kinds, said)  # no fault that is not there
+        assert said["ok"] == (not said["faults"] and not said["unseen"])
+        if not said["unseen"]:
+            assert bool(told) == bool(seed % 2), (seed, kinds, said)
+            for checked in said["checked"].values():
+                assert checked["tried"] == ["anonymous", "unapproved"] and checked["rows"] >= 3, (seed, kinds, said)
+        assert said["no_access"] <= any(kind == "stale" for kind, _, _ in kinds), (seed, kinds, said)
+        assert all("\n" not in line for line in said["unseen"])
+        assert hub.leaked() == []
+        ends.append("unseen" if said["unseen"] else "told" if told else "ok")
+    hub.state.page = 1000
+    return ends
+
+
+def test_what_verify_cannot_see_is_no_fault_and_no_proof(published: tuple[WritableHub, Ask, Path]) -> None:
+    ends = faulty_looks(*published[:2], range(7))
+    assert {"unseen", "told", "ok"} == set(ends), ends
+
+
+@pytest.mark.slow
+def test_what_verify_cannot_see_is_no_fault_and_no_proof_150_scripts(published: tuple[WritableHub, Ask, Path]) -> None:
+    ends = faulty_looks(*published[:2], range(2000, 2150))
+    assert min(ends.count(end) for end in ("unseen", "told", "ok")) > 10, ends
+
+
+def test_a_hub_that_is_away(published: tuple[WritableHub, Ask, Path]) -> None:
+    """What was found before the connection broke is told all the same; a token that is not taken is no refusal."""
+    hub, ask, _ = published
+    hub.repos["ours/t4sa"].gated = False
+    hub.faults[:] = [Fault("/ours/t4sa/resolve/", kind="503", times=999), Fault("t4sa-wds", kind="drop", times=999)]
+    said = ask(num_samples=1)
+    hub.faults.clear()
+    assert len(said["faults"]) == 1 and "OPEN" in said["faults"][0], said
+    assert [line.split(":")[0] for line in said["unseen"]] == list(hub.repos) and not said["no_access"]
+    hub.repos["ours/t4sa"].gated = "manual"
+    said = ask(num_samples=1, stranger="hf_expiredtoken12345")
+    assert not said["ok"] and not said["faults"] and said["no_access"], said
+    assert all("whether unapproved readers are refused" in line for line in said["unseen"])
+    assert all(one["tried"] == ["anonymous"] for one in said["checked"].values())
+    hub.log.clear()
+    said = ask(num_samples=1)
+    assert said["ok"] and all(one["rows"] > 0 for one in said["checked"].values())

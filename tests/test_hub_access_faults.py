@@ -1,14 +1,10 @@
-"""Scripts of random faults over `requests` and `verify`: the end is right or a named error, and nobody is misled."""
+"""Scripts of random faults over `requests`: the end is right or a named error; what was decided is logged once."""
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +13,12 @@ import pytest
 from hub_scripts import access, client
 from t4sa_data import errors
 from tests.hub_double import Fault, WritableHub
-from tests.hub_double.calls import Kind
-from tests.publish_helpers import READER, STRANGER, TOKEN, USERS, Commands, commands, environment, write_release
+from tests.publish_helpers import FAULTS, TOKEN, USERS, Commands, commands, faults_of
 
 REPOSITORIES = ["ours/t4sa", "ours/t4sa-wds"]
-KINDS: tuple[Kind, ...] = ("500", "502", "503", "504", "429", "412", "409", "expired", "stale", "drop", "cut")
 ASKING = USERS | {"hf_thirdtoken123456": "carol", "hf_fourthtoken12345": "dora"}
 
 
-def faults_of(rng: random.Random, num_requests: int) -> list[Fault]:
-    """What goes wrong, at random requests of a run of so many."""
-    return [
-        Fault(
-            ".",
-            nth=rng.randint(1, num_requests),
-            kind=rng.choice(KINDS),
-            times=rng.choice((1, 1, 2, 8)),
-            done=rng.random() < 0.3,
-            after=rng.choice((0, 0, 40)),
-        )
-        for _ in range(rng.randint(1, 4))
-    ]
-
-
-# Requests.
 @dataclass
 class Desk:
     """A Hub with two gated repositories that four people asked for, and who answers them."""
@@ -48,7 +26,6 @@ class Desk:
     hub: WritableHub
     log: Path
     table: Path
-    said: list[str] = field(default_factory=list)
 
     def open(self, page: int) -> None:
         from huggingface_hub import HfApi
@@ -168,7 +145,7 @@ def command_scripts(t4sa: Commands, desk: Desk, seeds: Iterable[int]) -> None:
         rng = random.Random(seed)
         desk.open(rng.choice((1, 1000)))
         name = list(asked)[seed % 3]
-        fault = Fault(".", nth=rng.randint(1, 8), kind=rng.choice(KINDS), times=rng.choice((1, 99)))
+        fault = Fault(".", nth=rng.randint(1, 8), kind=rng.choice(FAULTS), times=rng.choice((1, 99)))
         desk.hub.faults.append(fault)
         code, said = t4sa.run(*asked[name])
         lines = [line for line in said.splitlines() if line.startswith("error: ")]
@@ -185,134 +162,3 @@ def command_scripts(t4sa: Commands, desk: Desk, seeds: Iterable[int]) -> None:
 def test_commands_that_answer_requests_end_right(desk: Desk, tmp_path: Path) -> None:
     with commands(desk.hub, tmp_path) as t4sa:
         command_scripts(t4sa, desk, range(30))
-
-
-# Verify.
-CLIENT = """
-import json, sys, time
-from dataclasses import asdict, replace
-import datasets
-from hub_scripts.publish import publish
-from hub_scripts.verify import verify
-from t4sa_data.reading import transport
-datasets.disable_progress_bars()
-time.sleep = lambda _seconds: None
-transport.READING = replace(transport.READING, backoff_seconds=0.001, max_backoff_seconds=0.01)
-for line in sys.stdin:
-    asked = json.loads(line)
-    if "folder" in asked:
-        publish(asked["folder"], namespace="ours", version="1.0.0", token=asked["token"])
-        said = {}
-    else:
-        report = verify("ours", **asked)
-        said = {"ok": report.ok, **asdict(report)}
-    print("said " + json.dumps(said), flush=True)
-"""
-Ask = Callable[..., dict[str, Any]]
-
-
-@contextmanager
-def watcher(hub: WritableHub, folder: Path) -> Iterator[Ask]:
-    """A reader's process that verifies again and again; what it says or logs holds no token."""
-    errors_file = folder / "stderr.txt"
-    settings = environment(hub, folder, token=READER) | {"USE_TORCH": "0", "T4SA_CACHE": str(folder / "cache")}
-    with errors_file.open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            env=settings,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-            cwd=folder,
-        )
-
-    def ask(**options: object) -> dict[str, Any]:
-        assert process.stdin and process.stdout
-        process.stdin.write(json.dumps(options) + "\n")
-        process.stdin.flush()
-        while not (line := process.stdout.readline()).startswith("said "):
-            assert line, errors_file.read_text()[-3000:]
-        assert not [secret for secret in USERS if secret in line]
-        return dict(json.loads(line.removeprefix("said ")))
-
-    with process:
-        try:
-            yield ask
-        finally:
-            assert process.stdin
-            process.stdin.close()
-    assert not [secret for secret in USERS if secret in errors_file.read_text()]
-
-
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WritableHub, Ask]]:
-    folder = tmp_path_factory.mktemp("watched")
-    release = write_release(folder / "release", 30)
-    with WritableHub(folder / "hub", users=USERS) as hub, watcher(hub, folder) as ask:
-        assert ask(folder=str(release), token=TOKEN) == {}
-        for repo in hub.repos.values():
-            repo.ask("ada")
-            repo.access["ada"].status = "accepted"
-        yield hub, ask
-
-
-def faulty_looks(hub: WritableHub, ask: Ask, seeds: Iterable[int]) -> list[str]:
-    """Verify with faults on the way, every second time with something wrong that must be told; how each ended."""
-    hub.log.clear()
-    assert ask(stranger=STRANGER, seed=1, num_samples=2)["ok"]
-    num_requests, ends = len(hub.log), []
-    for seed in seeds:
-        rng = random.Random(seed)
-        hub.state.page = rng.choice((2, 5, 1000))
-        hub.faults[:] = faults_of(rng, num_requests)
-        repo = hub.repos[rng.choice(REPOSITORIES)]
-        if seed % 2:
-            repo.tags["v3.0.0"] = repo.head
-        said = ask(stranger=STRANGER, seed=seed, num_samples=2)
-        kinds = [(fault.kind, fault.nth, fault.times) for fault in hub.faults]
-        hub.faults.clear()
-        repo.tags.pop("v3.0.0", None)
-        told = [line for line in said["faults"] if "does not know the tag v3.0.0" in line]
-        assert said["faults"] == told, (seed, kinds, said)  # no fault that is not there
-        assert said["ok"] == (not said["faults"] and not said["unseen"])
-        if not said["unseen"]:
-            assert bool(told) == bool(seed % 2), (seed, kinds, said)
-            for checked in said["checked"].values():
-                assert checked["tried"] == ["anonymous", "unapproved"] and checked["rows"] >= 3, (seed, kinds, said)
-        assert said["no_access"] <= any(kind == "stale" for kind, _, _ in kinds), (seed, kinds, said)
-        assert all("\n" not in line for line in said["unseen"])
-        assert hub.leaked() == []
-        ends.append("unseen" if said["unseen"] else "told" if told else "ok")
-    hub.state.page = 1000
-    return ends
-
-
-def test_what_verify_cannot_see_is_no_fault_and_no_proof(watched: tuple[WritableHub, Ask]) -> None:
-    ends = faulty_looks(*watched, range(7))
-    assert {"unseen", "told", "ok"} == set(ends), ends
-
-
-@pytest.mark.slow
-def test_what_verify_cannot_see_is_no_fault_and_no_proof_150_scripts(watched: tuple[WritableHub, Ask]) -> None:
-    ends = faulty_looks(*watched, range(2000, 2150))
-    assert min(ends.count(end) for end in ("unseen", "told", "ok")) > 10, ends
-
-
-def test_a_hub_that_is_away(watched: tuple[WritableHub, Ask]) -> None:
-    """What was found before the connection broke is told all the same; a token that is not taken is no refusal."""
-    hub, ask = watched
-    hub.repos["ours/t4sa"].gated = False
-    hub.faults[:] = [Fault("/ours/t4sa/resolve/", kind="503", times=999), Fault("t4sa-wds", kind="drop", times=999)]
-    said = ask(num_samples=1)
-    hub.faults.clear()
-    assert len(said["faults"]) == 1 and "OPEN" in said["faults"][0], said
-    assert [line.split(":")[0] for line in said["unseen"]] == REPOSITORIES and not said["no_access"]
-    hub.repos["ours/t4sa"].gated = "manual"
-    said = ask(num_samples=1, stranger="hf_expiredtoken12345")
-    assert not said["ok"] and not said["faults"] and said["no_access"], said
-    assert all("whether unapproved readers are refused" in line for line in said["unseen"])
-    assert all(one["tried"] == ["anonymous"] for one in said["checked"].values())
-    hub.log.clear()
-    said = ask(num_samples=1)
-    assert said["ok"] and all(one["rows"] > 0 for one in said["checked"].values())

@@ -81,8 +81,9 @@ def withdraw(
         paths={repo_id: again(lambda repo_id=repo_id: _paths(hub, repo_id, tag, old[repo_id]), say) for repo_id in old},  # type: ignore[misc]
     )
     for repo_id, paths in note.paths.items():
+        names = f": {', '.join(paths[:3])}" if paths else ""
         tags = ", ".join(filter(is_tag, old[repo_id])) or "no older tag"
-        say(f"{repo_id}: before {tag}: {tags}; {len(paths)} file(s) that it does not hold: {', '.join(paths[:3])}")
+        say(f"{repo_id}: before {tag}: {tags}; {len(paths)} file(s) that it does not hold{names}")
     if dry_run:
         return []
     for repo_id in states:

@@ -247,7 +247,7 @@ def kill_and_repeat(tmp_path: Path, folder: Path, at: int, answered: bool, by_xe
         assert hub.opened() == []
 
 
-@pytest.mark.parametrize(("at", "answered"), [(9, False), (11, True)])
+@pytest.mark.parametrize(("at", "answered"), [(9, False), pytest.param(11, True, marks=pytest.mark.slow)])
 def test_a_client_is_killed_at_a_request(tmp_path: Path, folder: Path, at: int, answered: bool) -> None:
     kill_and_repeat(tmp_path, folder, at, answered)
 

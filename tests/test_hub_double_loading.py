@@ -37,7 +37,8 @@ tell(**told, stored=keys("alice/t4sa", "key"))
 """
 
 
-@pytest.mark.parametrize("by_xet", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow  # a release's life (test_hub_life.py) reads in these ways, too
+@pytest.mark.parametrize("by_xet", [False, True])
 def test_datasets_reads_what_the_client_uploaded(tmp_path: Path, releases: Path, truth: pa.Table, by_xet: bool) -> None:
     if by_xet and not xet.works():
         pytest.skip("hf_xet does not write to a folder here")

@@ -16,7 +16,7 @@ from hub_scripts.publish import publish
 from t4sa_data import errors
 from t4sa_data.manifest import MANIFEST_NAME, parse_manifest
 from tests.hub_double import WritableHub
-from tests.publish_helpers import READER, TOKEN, USERS, commands, final, write_release
+from tests.publish_helpers import READER, TOKEN, USERS, Commands, final, write_release
 
 REPOSITORIES = ("ours/t4sa", "ours/t4sa-wds")
 
@@ -29,13 +29,17 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def double(tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
     """A Hub with a release."""
+    with WritableHub(tmp_path / "hub", users=USERS) as made:
+        publish_at(made, release, monkeypatch)
+        yield made
+
+
+def publish_at(made: WritableHub, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with WritableHub(tmp_path / "hub", users=USERS) as made:
-        publish(release, namespace="ours", version="1.0.0", endpoint=made.url, token=TOKEN)
-        made.log.clear()
-        yield made
+    publish(release, namespace="ours", version="1.0.0", endpoint=made.url, token=TOKEN)
+    made.log.clear()
 
 
 @pytest.fixture
@@ -125,24 +129,25 @@ def test_what_is_not_there_or_not_ours(double: WritableHub, ours: client.Hub) ->
         with_form("# T4SA\n", Form())
 
 
-def test_the_command(double: WritableHub, tmp_path: Path) -> None:
-    with commands(double, tmp_path) as t4sa:
-        assert t4sa.run("gate", "--namespace", "ours") == (
-            0,
-            "ours/t4sa: public, gate manual\nours/t4sa-wds: public, gate manual\n",
-        )
-        code, said = t4sa.run("gate", "--namespace", "ours", "--set", "auto", "--repository", "t4sa")
-        assert (code, double.repos["ours/t4sa"].gated, double.repos["ours/t4sa-wds"].gated) == (0, "auto", "manual")
-        assert "ours/t4sa: gate auto, was manual" in said
-        template = tmp_path / "gate.toml"
-        assert t4sa.run("gate", "--namespace", "ours", "--template", template)[0] == 0
-        assert load_form(template) == Form()
-        assert t4sa.run("gate", "--namespace", "ours", "--template", template)[0] == 2
-        template.write_text(replace(Form(), heading="New").to_toml())
-        code, said = t4sa.run("gate", "--namespace", "ours", "--form", template, "--close")
-        assert code == 0 and said.count("closed") == 2 and said.count("new form") == 2
-        assert all(repo.private for repo in double.repos.values())
-        assert t4sa.run("gate", "--namespace", "ours", "--open")[0] == 0
-        double.repos["ours/t4sa"].gated = False
-        code, said = t4sa.run("gate", "--namespace", "ours")
-        assert code == 1 and "everybody reads it" in said
+def test_the_command(t4sa_hub: Commands, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t4sa, double = t4sa_hub, t4sa_hub.hub
+    publish_at(double, release, monkeypatch)
+    assert t4sa.run("gate", "--namespace", "ours") == (
+        0,
+        "ours/t4sa: public, gate manual\nours/t4sa-wds: public, gate manual\n",
+    )
+    code, said = t4sa.run("gate", "--namespace", "ours", "--set", "auto", "--repository", "t4sa")
+    assert (code, double.repos["ours/t4sa"].gated, double.repos["ours/t4sa-wds"].gated) == (0, "auto", "manual")
+    assert "ours/t4sa: gate auto, was manual" in said
+    template = tmp_path / "gate.toml"
+    assert t4sa.run("gate", "--namespace", "ours", "--template", template)[0] == 0
+    assert load_form(template) == Form()
+    assert t4sa.run("gate", "--namespace", "ours", "--template", template)[0] == 2
+    template.write_text(replace(Form(), heading="New").to_toml())
+    code, said = t4sa.run("gate", "--namespace", "ours", "--form", template, "--close")
+    assert code == 0 and said.count("closed") == 2 and said.count("new form") == 2
+    assert all(repo.private for repo in double.repos.values())
+    assert t4sa.run("gate", "--namespace", "ours", "--open")[0] == 0
+    double.repos["ours/t4sa"].gated = False
+    code, said = t4sa.run("gate", "--namespace", "ours")
+    assert code == 1 and "everybody reads it" in said

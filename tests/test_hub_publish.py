@@ -24,7 +24,7 @@ from t4sa_data.releases_file import RELEASES_NAME, parse_releases
 from t4sa_data.testing import check_release
 from tests.hub_double import Fault, WritableHub
 from tests.hub_double.calls import Kind
-from tests.publish_helpers import READER, TOKEN, USERS, commands, final, reset, write_release
+from tests.publish_helpers import READER, TOKEN, USERS, Commands, commands, final, reset, write_release
 
 REPOSITORIES = ("ours/t4sa", "ours/t4sa-wds")
 
@@ -449,46 +449,45 @@ def faulty_publications(hub: WritableHub, release: Path, seeds: object) -> None:
         assert hub.opened() == []
 
 
-def kill_everywhere(hub: WritableHub, folder: Path, release: Path, other: Path, points: slice, *, xet: bool) -> int:
+def kill_everywhere(t4sa: Commands, release: Path, other: Path, points: slice) -> int:
     """Publish two versions, each time killed after another request and run again; how many requests there are."""
-    with commands(hub, folder, xet=xet) as t4sa:
-        first = ("publish", release, "--namespace", "ours", "--version", "1.0.0")
-        later = ("publish", other, "--namespace", "ours", "--version", "1.1.0")
-        assert t4sa.run(*first)[0] == 0
-        one, num_first = final(hub), len(hub.log)
-        assert t4sa.run(*later)[0] == 0
-        two, num_all = final(hub), len(hub.log)
-        assert hub.opened() == []
-        for n in range(1, num_all + 1)[points]:
-            reset(hub)
-            if n <= num_first:
-                code, said = t4sa.run(*first, kill_after=n)
-                assert code == -9 or (code, len(hub.log)) == (0, n), (n, code, said)  # the last: done before the kill
-                assert t4sa.run(*first)[0] == 0
-                assert final(hub) == one, n
-            else:
-                assert t4sa.run(*first)[0] == 0
-                heard = len(hub.log)
-                code, said = t4sa.run(*later, kill_after=n - num_first)
-                assert code == -9 or (code, len(hub.log) - heard) == (0, n - num_first), (n, code, said)
-                code, said = t4sa.run(*later)
-                assert code == 0, (n, said)
-                assert final(hub) == two, n
-            assert hub.opened() == [], n
+    hub = t4sa.hub
+    first = ("publish", release, "--namespace", "ours", "--version", "1.0.0")
+    later = ("publish", other, "--namespace", "ours", "--version", "1.1.0")
+    assert t4sa.run(*first)[0] == 0
+    one, num_first = final(hub), len(hub.log)
+    assert t4sa.run(*later)[0] == 0
+    two, num_all = final(hub), len(hub.log)
+    assert hub.opened() == []
+    for n in range(1, num_all + 1)[points]:
+        reset(hub)
+        if n <= num_first:
+            code, said = t4sa.run(*first, kill_after=n)
+            assert code == -9 or (code, len(hub.log)) == (0, n), (n, code, said)  # the last: done before the kill
+            assert t4sa.run(*first)[0] == 0
+            assert final(hub) == one, n
+        else:
+            assert t4sa.run(*first)[0] == 0
+            heard = len(hub.log)
+            code, said = t4sa.run(*later, kill_after=n - num_first)
+            assert code == -9 or (code, len(hub.log) - heard) == (0, n - num_first), (n, code, said)
+            code, said = t4sa.run(*later)
+            assert code == 0, (n, said)
+            assert final(hub) == two, n
+        assert hub.opened() == [], n
     return num_all
 
 
-def test_killed_and_run_again_it_ends_the_same(tmp_path: Path, release: Path, other: Path) -> None:
+def test_killed_and_run_again_it_ends_the_same(t4sa_hub: Commands, release: Path, other: Path) -> None:
     """A few of those below."""
-    with WritableHub(tmp_path / "hub", users=USERS) as hub:
-        kill_everywhere(hub, tmp_path, release, other, slice(31, None, 70), xet=False)
+    kill_everywhere(t4sa_hub, release, other, slice(31, None, 70))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("xet", [False, True])
 def test_killed_after_every_request_and_run_again(tmp_path: Path, release: Path, other: Path, xet: bool) -> None:
-    with WritableHub(tmp_path / "hub", users=USERS, xet=xet) as hub:
-        kill_everywhere(hub, tmp_path, release, other, slice(None), xet=xet)
+    with WritableHub(tmp_path / "hub", users=USERS, xet=xet) as hub, commands(hub, tmp_path, xet=xet) as t4sa:
+        kill_everywhere(t4sa, release, other, slice(None))
 
 
 def test_the_command_says_what_it_did(tmp_path: Path, release: Path) -> None:

@@ -28,7 +28,9 @@ def rehearse_command(
     Exit status: 0 all as expected, 1 a difference or a failed step, 2 usage, 3 credentials, 130 stopped.
     """
     import json
+    import os
     import signal
+    import sys
 
     from hub_scripts.cli import exit_statuses, hub_of, say
 
@@ -43,14 +45,19 @@ def rehearse_command(
         from t4sa_data.files import write_bytes
 
         hub_of(namespace)
-        report = rehearse(
-            namespace,
-            is_open=open_,
-            keep=keep,
-            say=say,
-            detail=(lambda line: say(f"        {line}")) if verbose else lambda _line: None,
-            show=lambda shape: typer.echo(json.dumps(shape)),
-        )
+        try:
+            report = rehearse(
+                namespace,
+                is_open=open_,
+                keep=keep,
+                say=say,
+                detail=(lambda line: say(f"        {line}")) if verbose else lambda _line: None,
+                show=lambda shape: typer.echo(json.dumps(shape)),
+            )
+        except KeyboardInterrupt:
+            say("interrupted")
+            sys.stdout.flush()
+            os._exit(130)  # threads of `datasets` that read when it came can abort the interpreter's own end
         if record is not None:
             write_bytes(record, "".join(json.dumps(shape) + "\n" for shape in report.seen).encode())
         if report.num_faults:

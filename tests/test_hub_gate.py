@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,12 +71,17 @@ def test_closed_and_opened_again_with_its_gate(double: WritableHub, ours: client
 
 def test_a_new_form_is_one_commit_and_the_manifest_knows_it(double: WritableHub, ours: client.Hub) -> None:
     form = replace(Form(), heading="Who are you?", fields=(("Role", "student | staff"), ("Country", "country")))
+    form = replace(form, conditions=("I will sing",))
     before = final(double)["ours/t4sa"]
     assert gate.set_form(ours, "ours/t4sa", form) and not gate.set_form(ours, "ours/t4sa", form)
     repo = double.repos["ours/t4sa"]
     readme, data = (repo.files()[name].data or b"" for name in ("README.md", MANIFEST_NAME))
     entry = parse_manifest(data, "x").file("README.md")
     assert entry and (entry.bytes, entry.sha256) == (len(readme), hashlib.sha256(readme).hexdigest())
+    told = repo.files()["croissant.json"].data or b""
+    entry = parse_manifest(data, "x").file("croissant.json")
+    assert entry and entry.sha256 == hashlib.sha256(told).hexdigest()
+    assert json.loads(told)["usageInfo"] == "I will sing." and "- I will sing.\n\n## Removals" in readme.decode()
     head = yaml.safe_load(readme.decode().split("---\n")[1])
     assert head["extra_gated_fields"]["Role"] == {"type": "select", "options": ["student", "staff"]}
     assert gate.form_of(readme.decode()) == form.to_yaml()

@@ -70,13 +70,14 @@ def croissant(manifest: Manifest, publisher: Publisher | None = None) -> str:
     return to_text(
         {
             "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        **_about(manifest),
-        **_access(manifest, publisher),
-        **responsible_ai(manifest, publisher),
-        "distribution": [_repo(manifest), *_file_objects(manifest), *file_sets],
-        "recordSet": [*_enumerations(), *record_sets],
-    })
+            "@type": "sc:Dataset",
+            **_about(manifest),
+            **_access(manifest, publisher),
+            **responsible_ai(manifest, publisher),
+            "distribution": [_repo(manifest), *_file_objects(manifest), *file_sets],
+            "recordSet": [*_enumerations(), *record_sets],
+        }
+    )
 
 
 def to_text(value: dict[str, Any]) -> str:

@@ -224,7 +224,7 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
         given = [raw.text]
     named = [
         one.as_input() if isinstance(one, PassedArchive) else as_input(run, one)
-        for one in [*given, raw.removals]
+        for one in given
         if one is not None
     ]
     chosen = ("text", "limit", "shard_bytes")
@@ -233,6 +233,8 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
     }
     settings |= {} if layer.name in ("unique", "duplicates") else {"unique_list": False}
     settings |= {"small": small.settings()} if layer.name == small.LAYER else {}
+    # That there was a list, and no hash of it: manifests are published, and a short list can be guessed from its hash.
+    settings |= {"removals": True} if raw.removals is not None else {}
     return {"inputs": named, "settings": settings, "fingerprint": fingerprint(PREPARE_VERSION, named, settings)}
 
 

@@ -271,9 +271,9 @@ def _provenance(run: Run, copy: Copy, pictures: Sequence[Picture], inspected: pa
         "sha256": None,
         "members_sha256": hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),
     }
-    named = [as_input(run, path) for path in (*copy.lists, *([run.config.removals] if run.config.removals else []))]
+    named = [as_input(run, path) for path in copy.lists]
     used = {word: "published" if word in copy.folds else "seeded" for word in copy.levels}
-    settings = {**_settings(run.config), "folds": used}
+    settings = {**_settings(run.config), "folds": used, **({"removals": True} if run.config.removals else {})}
     inputs = [images, *named]
     return {"inputs": inputs, "settings": settings, "fingerprint": fingerprint(VERSION, inputs, settings)}
 

@@ -21,7 +21,8 @@ def withdraw(hub: Hub, repo_id: str, tag: str, note: Note, say: Say) -> None:
         if name != tag and (entry.state != "withdrawn" or entry.successor is None):
             made = made.with_withdrawn(name, successor=tag, reason=entry.reason or note.reason)
     every = tuple(sorted({*known.removals.hmac, *note.hmac}))
-    made = made.with_removals(Removals(count=len(every), hmac=every, updated=note.date))
+    if every != known.removals.hmac:
+        made = made.with_removals(Removals(count=len(every), hmac=every, updated=note.date))
     if made != known:
         hub.commit(repo_id, f"{RELEASES_NAME}: removals", files={RELEASES_NAME: made.to_json()}, parent=head)
         say(f"{repo_id}: {RELEASES_NAME} withdraws all versions before {tag}; {len(every)} sample(s) removed in all")

@@ -20,7 +20,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "t4sa-installed.json"
 
 DEMO_EXTRAS = ("build", "train")
-TEST_EXTRAS = ("build", "dev", "train")
+TEST_EXTRAS = ("build", "dev", "label", "train")
 
 STATIC_CHECKS = (
     ("ruff", "check", "."),

@@ -175,9 +175,8 @@ def test_a_history_that_was_not_squashed_is_seen(stand: Stand) -> None:
     assert code == 1 and steps(said)["takedown"] == "failed" and stand.left() == [], said
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=lambda number: number.name
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_stopped_it_deletes(stand: Stand, tmp_path: Path, number: signal.Signals) -> None:
     stand.hub.faults[:] = [Fault("PUT .*/settings", kind="slow", seconds=3)]
     command = [sys.executable, "-m", "t4sa_data.cli", "hub", *ASKED]

@@ -101,6 +101,14 @@ class UnknownLabel(TableError):
     """A label that is not 0, 1 or 2 (in the Twitter Testing Dataset: 0 or 1)."""
 
 
+class ClassAbsent(TableError):
+    """Training data without a text of some class, or with too few for every fold."""
+
+
+class VectorsError(TableError):
+    """A file of word vectors that does not parse, or has none that are needed."""
+
+
 class SourceChanged(T4SAError):
     """An input changed between two passes of the same build."""
 

@@ -1,0 +1,258 @@
+"""Label a file of tweets: streamed, in the input's order, a row for each row, whatever stands in it.
+
+The output is Parquet: `tweet_id` int64 (null: it has none), `negative`, `neutral`, `positive` float32 and `reason`
+(string): either three probabilities, or a reason of `inputs.REASONS` and nulls. Ids that repeat stay rows of their own.
+Malformed lines (see `inputs`) have no row: they stop the work, or are counted with `skip_bad`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from builders.label.folder import load_model, model_digest
+from builders.label.inputs import Bad, Tweet, read_tweets
+from builders.label.systems import CLASSES, one_thread
+from t4sa_data.errors import BadOption, OutputError, SourceChanged, WorkerDied
+from t4sa_data.files import atomic_file
+
+if TYPE_CHECKING:
+    from builders.label.labeller import Labeller, Prior
+
+Floats = npt.NDArray[np.float32]
+Label = Callable[[list[str]], Floats]
+CHUNK_ROWS = 8192
+"""Rows that a worker gets at a time."""
+GROUP_ROWS = 65_536
+"""Rows of a row group of the output, for any chunk and number of workers."""
+SCHEMA = pa.schema([("tweet_id", pa.int64()), *((name, pa.float32()) for name in CLASSES), ("reason", pa.string())])
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What was done."""
+
+    num_rows: int = 0
+    """Of the output, and of the input without malformed lines."""
+    by_reason: Counter[str] = field(default_factory=Counter)
+    """Rows that are not labelled."""
+    by_class: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
+    """Labelled rows by their most probable class, shape (3,)."""
+    bad: Bad = field(default_factory=Bad)
+    seconds: float = 0.0
+    """From the first row on: without the model's loading, where it is loaded by this process."""
+
+    @property
+    def num_labelled(self) -> int:
+        """Rows with probabilities."""
+        return self.num_rows - sum(self.by_reason.values())
+
+    def as_text(self) -> str:
+        """A short table."""
+        lines = [("rows", f"{self.num_rows:,}"), ("labelled", f"{self.num_labelled:,}")]
+        lines += [(f"  {name}", f"{count:,}") for name, count in zip(CLASSES, self.by_class.tolist(), strict=True)]
+        lines += [(reason, f"{count:,}") for reason, count in sorted(self.by_reason.items())]
+        if self.bad.num_lines:
+            lines.append(("malformed lines, left out", f"{self.bad.num_lines:,}"))
+        speed = self.num_rows / self.seconds if self.seconds else 0
+        lines += [("seconds", f"{self.seconds:,.1f}"), ("tweets/s", f"{speed:,.0f}")]
+        width = max(len(name) for name, _ in lines)
+        made = [f"{name:<{width}}  {value:>12}" for name, value in lines]
+        return "\n".join(made + [f"  {what}" for what in self.bad.first])
+
+
+def label_file(
+    model: str | Path | Labeller,
+    source: str | Path,
+    out: str | Path,
+    *,
+    prior: Prior = "raw",
+    workers: int = 1,
+    chunk_rows: int = CHUNK_ROWS,
+    skip_bad: bool = False,
+    progress: Callable[[int], object] = lambda _rows: None,
+) -> Outcome:
+    """Label a file of tweets. The probabilities are the same (to 1e-6) for any `workers`, `chunk_rows` and order.
+
+    Args:
+        model: a model folder, or a labeller (then in this process only).
+        source: tweets, see `inputs`.
+        out: the Parquet file; it appears whole or not at all, and takes the place of one that is there.
+        prior: `raw` or `uniform`, see `Labeller.predict_proba`.
+        workers: processes, each with a model of its own, on one thread.
+        chunk_rows: rows that are labelled together.
+        skip_bad: count malformed lines, in place of an error.
+        progress: gets the number of rows done, chunk by chunk.
+
+    Raises:
+        InputMissing, BadOption, MissingColumn, MalformedRow, TableError: of the input, see `inputs.read_tweets`.
+        ModelFolderError: of the model.
+        OutputError, DiskSpaceError: of the output.
+        WorkerDied: a process was killed, or out of memory.
+    """
+    out, source = Path(out), Path(source)
+    _check(out, source, workers, chunk_rows, model)
+    done = Outcome(bad=Bad(skip=skip_bad))
+    with _labels(model, prior, workers) as submit:
+        first = _chunks(read_tweets(source, done.bad), chunk_rows)
+        start = time.perf_counter()
+        with atomic_file(out) as sink:
+            about: dict[str, str] = {"t4sa.prior": prior}
+            if isinstance(model, str | Path):
+                about["t4sa.model_sha256"] = model_digest(model)
+            with _Writer(sink, about) as writer:
+                for tweets, found in _in_order(first, submit, 2 * workers):
+                    writer.write(_table(tweets, found, done))
+                    progress(len(tweets))
+        done.seconds = time.perf_counter() - start
+    return done
+
+
+def _check(out: Path, source: Path, workers: int, chunk_rows: int, model: object) -> None:
+    if workers < 1 or chunk_rows < 1:
+        raise BadOption("no such number", expected="workers and chunk_rows of at least 1", got=(workers, chunk_rows))
+    if workers > 1 and not isinstance(model, str | Path):
+        raise BadOption("a labeller cannot go to other processes", hint="Give its folder, or one worker.")
+    if out.is_dir():
+        raise OutputError("the output is a folder", where=out, hint="Name a Parquet file.")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise BadOption("the output is the input", got=out)
+
+
+def _chunks(tweets: Iterator[Tweet], size: int) -> Iterator[list[Tweet]]:
+    chunk: list[Tweet] = []
+    for one in tweets:
+        chunk.append(one)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _in_order(
+    chunks: Iterator[list[Tweet]], submit: Callable[[list[str]], Future[Floats]], ahead: int
+) -> Iterator[tuple[list[Tweet], Floats]]:
+    """Chunks with their probabilities; few are under way at a time, so that memory is flat."""
+    waiting: deque[tuple[list[Tweet], Future[Floats]]] = deque()
+    for chunk in chunks:
+        texts = [one.text for one in chunk if one.text is not None]
+        # The texts go with the future; ids and reasons wait here.
+        waiting.append(([Tweet(one.tweet_id, None, one.reason) for one in chunk], submit(texts)))
+        while len(waiting) >= ahead:
+            tweets, future = waiting.popleft()
+            yield tweets, _result(future)
+    for tweets, future in waiting:
+        yield tweets, _result(future)
+
+
+def _result(future: Future[Floats]) -> Floats:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise WorkerDied("a labelling process ended", hint="Out of memory? Try fewer --workers.") from error
+
+
+def _table(tweets: Sequence[Tweet], found: Floats, done: Outcome) -> pa.Table:
+    """A chunk's rows; counts them."""
+    reasons = [one.reason for one in tweets]
+    is_labelled = np.array([reason is None for reason in reasons], dtype=bool)
+    whole = np.zeros((len(tweets), 3), dtype=np.float32)
+    whole[is_labelled] = found
+    columns = [pa.array(np.ascontiguousarray(whole[:, i]), mask=~is_labelled) for i in range(3)]
+    done.num_rows += len(tweets)
+    done.by_reason.update(reason for reason in reasons if reason)
+    done.by_class += np.bincount(found.argmax(axis=1), minlength=3) if len(found) else 0
+    ids = pa.array([one.tweet_id for one in tweets], pa.int64())
+    return pa.table([ids, *columns, pa.array(reasons, pa.string())], schema=SCHEMA)
+
+
+class _Writer:
+    """A Parquet file whose row groups are of `GROUP_ROWS`."""
+
+    def __init__(self, sink: Any, about: Mapping[str, str]) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetWriter(sink, SCHEMA.with_metadata(dict(about)), compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._num = 0
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        self._num += len(table)
+        while self._num >= GROUP_ROWS:
+            whole = pa.concat_tables(self._waiting).combine_chunks()
+            self._file.write_table(whole.slice(0, GROUP_ROWS), row_group_size=GROUP_ROWS)
+            self._waiting, self._num = [whole.slice(GROUP_ROWS)], self._num - GROUP_ROWS
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._num:
+            self._file.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=GROUP_ROWS)
+        if kind is None:
+            self._file.close()
+
+
+@contextmanager
+def _labels(
+    model: str | Path | Labeller, prior: Prior, workers: int
+) -> Iterator[Callable[[list[str]], Future[Floats]]]:
+    """What labels a chunk: in this process at once, or in others meanwhile."""
+    from builders.label.labeller import Labeller
+
+    loaded = model if isinstance(model, Labeller) else load_model(model)  # always: a fault shows before any work
+    if isinstance(model, Labeller) or workers == 1:
+        with one_thread():
+            yield lambda texts: _done(loaded.predict_proba(texts, prior))
+        return
+    arguments = (str(model), model_digest(model), prior)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=arguments)
+    try:
+        yield lambda texts: pool.submit(_label, texts)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _done(found: Floats) -> Future[Floats]:
+    future: Future[Floats] = Future()
+    future.set_result(found)
+    return future
+
+
+class _Worker:
+    """Of a process."""
+
+    arguments: tuple[str, str, Prior]
+    labeller: Labeller | None = None
+
+
+def _begin(*arguments: Any) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its processes
+    _Worker.arguments = arguments
+
+
+def _label(texts: list[str]) -> Floats:
+    """In a worker. The model is loaded with the first chunk: an initializer's error would only be a broken pool."""
+    folder, digest, prior = _Worker.arguments
+    with one_thread():
+        if _Worker.labeller is None:
+            if model_digest(folder) != digest:
+                raise SourceChanged("the model changed while it was used", where=folder)
+            _Worker.labeller = load_model(folder)
+        return _Worker.labeller.predict_proba(texts, prior)

@@ -171,7 +171,13 @@ def plan_shards(
 
 
 def write_shard(
-    out: Path, task: ShardTask, rows: pa.Table, images: Iterable[bytes], formats: Sequence[str]
+    out: Path,
+    task: ShardTask,
+    rows: pa.Table,
+    images: Iterable[bytes],
+    formats: Sequence[str],
+    *,
+    groups: Sequence[int] | None = None,
 ) -> dict[str, WrittenFile]:
     """Write one shard of an image layer in every format, from one pass over its images.
 
@@ -181,6 +187,7 @@ def write_shard(
         rows: its records, columns as `schema.record_schema` of the layer.
         images: their bytes, in the same order.
         formats: of `FORMATS`.
+        groups: rows of each row group of the Parquet file; None: by size.
 
     Raises:
         ChecksumMismatch: an image's place in the written Parquet file is not where it should be.
@@ -193,7 +200,8 @@ def write_shard(
     with ExitStack() as stack:
         sinks = {fmt: stack.enter_context(atomic_file(path)) for fmt, path in paths.items()}
         tar = TarShardWriter(sinks["wds"]) if "wds" in sinks else None
-        parquet = ParquetShardWriter(sinks["parquet"], rows, layer_schema(task.layer)) if "parquet" in sinks else None
+        schema = layer_schema(task.layer)
+        parquet = ParquetShardWriter(sinks["parquet"], rows, schema, groups) if "parquet" in sinks else None
         try:
             for record, image in zip(records, images, strict=True):
                 lengths.append(len(image))

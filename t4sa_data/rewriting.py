@@ -198,9 +198,26 @@ def _image_layer(
             rows = slice(task.start, task.stop)
             images = _images(reader, places.slice(rows.start, task.num_rows))
             part = records.slice(rows.start, task.num_rows)
-            written.append(release.write_shard(out, task, part, images, [manifest.format]))
+            groups = _groups(folder, manifest, old, keep, task) if manifest.format == "parquet" else None
+            written.append(release.write_shard(out, task, part, images, [manifest.format], groups=groups))
     image_bytes = np.asarray(kept["length"], dtype=np.int64)
     return Layer(name=name, table=records, tasks=tasks, written=written, image_bytes=image_bytes)
+
+
+def _groups(
+    folder: Path, manifest: Manifest, old: Sequence[FileEntry], keep: Mask, task: ShardTask
+) -> list[int] | None:
+    """Rows that stay of each row group of a Parquet shard; None where the rows of its split were dealt anew."""
+    start = 0
+    for file in old:
+        if file.name == task.name(manifest.format):
+            with pq.ParquetFile(folder / file.name) as parquet:
+                rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+            ends = start + np.cumsum(rows)
+            counts = [int(keep[end - num : end].sum()) for num, end in zip(rows, ends, strict=True)]
+            return [count for count in counts if count] if sum(counts) == task.num_rows else None
+        start += file.rows or 0
+    return None
 
 
 def _text_layer(folder: Path, manifest: Manifest, name: str, keep: Mask, out: Path) -> Layer:

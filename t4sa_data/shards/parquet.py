@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ from t4sa_data.schema import SAMPLE
 
 ROW_GROUP_BYTES = 48 << 20
 """Image bytes after which a row group ends: large enough for a range request, small enough for a reader's memory."""
-ROW_GROUP_ROWS = 4096
+ROW_GROUP_ROWS = 512
+"""Rows after which one ends: a takedown writes the records of a group anew, a quarter of a KB a row."""
 MAX_IMAGE_BYTES = (1 << 31) - 1 - ROW_GROUP_BYTES
 """Offsets inside a row group's column are 32-bit."""
+PAGE_BYTES = 16 << 10
+"""An image shard's page ends behind the value that reaches this: nearly every picture has a page of its own, so that
+one less leaves all other pages as they are (`benchmarks/takedown.py`)."""
 CONTENT_DEFINED_CHUNKING = {"min_chunk_size": 256 << 10, "max_chunk_size": 1 << 20}
-"""Page bounds follow content, so that an edited shard shares most chunks with its predecessor on the Hub (the sizes
-that `datasets` 5 itself uses)."""
+"""Page bounds of other files follow content, so that an edited one shares chunks with its predecessor on the Hub (the
+sizes that `datasets` 5 itself uses). In an image shard they take many pages to fall into step again."""
 
 
 class ParquetShardWriter:
@@ -39,11 +43,16 @@ class ParquetShardWriter:
         sink: where the file goes.
         records: the shard's rows without their images, columns as in `schema`; images follow in this order.
         schema: of the file (`schema.layer_schema`); the image comes first.
+        groups: rows of each row group; None: by size. A shard that loses rows keeps the bounds of its groups: moved
+            ones would change bytes in all groups behind.
     """
 
-    def __init__(self, sink: HashingFile, records: pa.Table, schema: pa.Schema = SAMPLE) -> None:
+    def __init__(
+        self, sink: HashingFile, records: pa.Table, schema: pa.Schema = SAMPLE, groups: Sequence[int] | None = None
+    ) -> None:
         self._records = records
         self._writer: Any = open_writer(sink, schema)
+        self._groups = None if groups is None else list(groups)
         self._images: list[bytes] = []
         self._start = self._num_bytes = 0
 
@@ -57,8 +66,13 @@ class ParquetShardWriter:
             raise ShardError("an image too large for a shard", expected=f"at most {MAX_IMAGE_BYTES}", got=len(image))
         self._images.append(image)
         self._num_bytes += len(image)
-        if self._num_bytes >= ROW_GROUP_BYTES or len(self._images) >= ROW_GROUP_ROWS:
+        if self._is_full():
             self._flush()
+
+    def _is_full(self) -> bool:
+        if self._groups is not None:
+            return bool(self._groups) and len(self._images) >= self._groups[0]
+        return self._num_bytes >= ROW_GROUP_BYTES or len(self._images) >= ROW_GROUP_ROWS
 
     def _flush(self) -> None:
         if not self._images:
@@ -74,6 +88,8 @@ class ParquetShardWriter:
         self._writer.write_table(records.add_column(0, SAMPLE.field("image"), image))
         self._start += len(self._images)
         self._images, self._num_bytes = [], 0
+        if self._groups:
+            del self._groups[0]
 
     def abandon(self) -> None:
         """Write nothing more: the file beneath is going away."""
@@ -89,13 +105,15 @@ def open_writer(sink: Any, schema: pa.Schema) -> Any:
     """A `pyarrow.parquet.ParquetWriter` with this project's settings: the one place they stand."""
     images = {"image.bytes": "none", "image.path": "none"} if "image" in schema.names else {}
     others = [name for name in schema.names if name != "image"]
+    by_content = {"use_content_defined_chunking": CONTENT_DEFINED_CHUNKING}
+    pages = {"data_page_size": PAGE_BYTES, "write_batch_size": 1} if images else by_content
     return pq.ParquetWriter(
         pa.PythonFile(sink, mode="w") if isinstance(sink, HashingFile) else sink,
         schema,
         use_dictionary=[name for name in ("split", "file") if name in others],
         compression={**dict.fromkeys(others, "snappy"), **images},
         write_statistics=others,
-        use_content_defined_chunking=CONTENT_DEFINED_CHUNKING,
+        **pages,
     )
 
 

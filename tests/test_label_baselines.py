@@ -19,7 +19,7 @@ from builders.label import baselines, metrics  # noqa: E402
 from builders.label.labeller import Labeller  # noqa: E402
 from builders.label.lstm import LstmConfig  # noqa: E402
 from builders.label.transformers_folder import Transformers, columns_of, is_transformers_folder  # noqa: E402
-from t4sa_data.errors import BadOption, ModelFolderError, T4SAError, UnknownLabel  # noqa: E402
+from t4sa_data.errors import BadOption, ClassAbsent, ModelFolderError, UnknownLabel  # noqa: E402
 
 SAID = (
     ("awful", "hate", "terrible", "sad", "worst", ":(", "glorp", "snoob"),
@@ -102,6 +102,17 @@ def test_training_is_repeatable_and_says_no_training_text(trained: dict[str, Lab
     assert not any(text in json.dumps(values) for text in texts if text.count(" ") > 3)
 
 
+@pytest.mark.parametrize("kind", TRAINERS)
+def test_a_model_folder_brings_back_the_same_bits(trained: dict[str, Labeller], kind: str, tmp_path: Path) -> None:
+    from builders.label import load_model
+    from builders.label.folder import save_model
+
+    save_model(trained[kind], tmp_path / "model")
+    again, texts = load_model(tmp_path / "model"), HELD_OUT[0] + ODD
+    assert type(again) is type(trained[kind])
+    assert np.array_equal(again.predict_proba(texts), trained[kind].predict_proba(texts))
+
+
 def test_each_baseline_is_better_than_the_one_below(trained: dict[str, Labeller]) -> None:
     texts, labels = HELD_OUT
     recall = {
@@ -144,8 +155,8 @@ def test_the_svm_with_lexicons_knows_words_that_training_lacks() -> None:
     [
         (["a", "b", "c"], [0, 1], BadOption),
         (["a", "b", "c"], [0, 1, 3], UnknownLabel),
-        (["a", "b", "c"], [0, 1, 1], T4SAError),
-        ([], [], T4SAError),
+        (["a", "b", "c"], [0, 1, 1], ClassAbsent),
+        ([], [], ClassAbsent),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(kind: str, texts: list[str], labels: list[int], error: Any) -> None:
@@ -189,7 +200,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_transformers_folder_is_a_labeller(folder: Path) -> None:
-    labeller = Transformers.from_folder(folder)
+    from builders.label import load_model
+
+    labeller = load_model(folder)
+    assert isinstance(labeller, Transformers)
     texts = HELD_OUT[0][:40] + ODD
     found = labeller.predict_proba(texts)
     assert found.shape == (49, 3) and np.abs(found.sum(axis=1) - 1).max() < 1e-6

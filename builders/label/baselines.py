@@ -17,6 +17,7 @@ from builders.label.features import Floats, Ints, Ngrams, Standard, dense, stack
 from builders.label.labeller import Labeller
 from builders.label.lexicons import load_lexicons
 from builders.label.linear import Calibration, fit_svm, margins, out_of_fold
+from builders.label.systems import require_classes
 from builders.label.tokens import Batch, TokenTable
 from t4sa_data.errors import BadOption, MissingDependency, UnknownLabel
 
@@ -36,8 +37,9 @@ def checked(texts: Sequence[str], labels: Sequence[int] | Ints) -> Ints:
     """Labels as an array, fit to train with.
 
     Raises:
-        BadOption: as many texts as labels are needed, and each class at least once.
+        BadOption: as many texts as labels are needed.
         UnknownLabel: a label that is not 0, 1 or 2.
+        ClassAbsent: each class is needed once at least.
     """
     y = np.asarray(labels)
     if y.shape != (len(texts),):
@@ -46,9 +48,7 @@ def checked(texts: Sequence[str], labels: Sequence[int] | Ints) -> Ints:
     if len(odd):
         raise UnknownLabel("unknown label", expected="0, 1 or 2", got=y[odd[0]].item(), where=f"row {odd[0]}")
     y = y.astype(np.int64)
-    counts = np.bincount(y, minlength=3)
-    if not counts.all():
-        raise BadOption("a class is absent from the training data", expected="each of 0, 1, 2", got=counts.tolist())
+    require_classes(y)
     return y
 
 

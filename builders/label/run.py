@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ Floats = npt.NDArray[np.float32]
 Label = Callable[[list[str]], Floats]
 CHUNK_ROWS = 8192
 """Rows that a worker gets at a time."""
+FEW_CHUNKS = 4
+"""Of an input with fewer, no process is worth its start."""
 GROUP_ROWS = 65_536
 """Rows of a row group of the output, for any chunk and number of workers."""
 SCHEMA = pa.schema([("tweet_id", pa.int64()), *((name, pa.float32()) for name in CLASSES), ("reason", pa.string())])
@@ -52,7 +55,7 @@ class Outcome:
     """Labelled rows by their most probable class, shape (3,)."""
     bad: Bad = field(default_factory=Bad)
     seconds: float = 0.0
-    """From the first row on: without the model's loading, where it is loaded by this process."""
+    """All in all, the model's loading included."""
 
     @property
     def num_labelled(self) -> int:
@@ -105,18 +108,18 @@ def label_file(
     out, source = Path(out), Path(source)
     _check(out, source, workers, chunk_rows, model)
     done = Outcome(bad=Bad(skip=skip_bad))
-    with _labels(model, prior, workers) as submit:
-        first = _chunks(read_tweets(source, done.bad), chunk_rows)
-        start = time.perf_counter()
-        with atomic_file(out) as sink:
-            about: dict[str, str] = {"t4sa.prior": prior}
-            if isinstance(model, str | Path):
-                about["t4sa.model_sha256"] = model_digest(model)
-            with _Writer(sink, about) as writer:
-                for tweets, found in _in_order(first, submit, 2 * workers):
-                    writer.write(_table(tweets, found, done))
-                    progress(len(tweets))
-        done.seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    chunks = _chunks(read_tweets(source, done.bad), chunk_rows)
+    first = list(islice(chunks, FEW_CHUNKS))
+    with _labels(model, prior, workers if len(first) == FEW_CHUNKS else 1) as submit, atomic_file(out) as sink:
+        about: dict[str, str] = {"t4sa.prior": prior}
+        if isinstance(model, str | Path):
+            about["t4sa.model_sha256"] = model_digest(model)
+        with _Writer(sink, about) as writer:
+            for tweets, found in _in_order(chain(first, chunks), submit, 2 * workers):
+                writer.write(_table(tweets, found, done))
+                progress(len(tweets))
+    done.seconds = time.perf_counter() - start
     return done
 
 
@@ -153,16 +156,9 @@ def _in_order(
         waiting.append(([Tweet(one.tweet_id, None, one.reason) for one in chunk], submit(texts)))
         while len(waiting) >= ahead:
             tweets, future = waiting.popleft()
-            yield tweets, _result(future)
+            yield tweets, future.result()
     for tweets, future in waiting:
-        yield tweets, _result(future)
-
-
-def _result(future: Future[Floats]) -> Floats:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise WorkerDied("a labelling process ended", hint="Out of memory? Try fewer --workers.") from error
+        yield tweets, future.result()
 
 
 def _table(tweets: Sequence[Tweet], found: Floats, done: Outcome) -> pa.Table:
@@ -223,6 +219,8 @@ def _labels(
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=arguments)
     try:
         yield lambda texts: pool.submit(_label, texts)
+    except BrokenProcessPool as error:
+        raise WorkerDied("a labelling process ended", hint="Out of memory? Try fewer --workers.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

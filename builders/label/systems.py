@@ -3,6 +3,7 @@ for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ def train_system(
     _require_device(device)
     options = {"seed": seed, "workers": workers, "device": device, "vectors": scaled(vectors) if vectors else None}
     train = _found(system.trainer)
+    for name in (system.path.split(":")[0], "scipy.sparse.linalg", "sklearn.linear_model", "sklearn.svm"):
+        import_module(name)  # `one_thread` binds what is there
     with one_thread():
         made: Labeller = train(texts, numbers, **{name: options[name] for name in system.takes}, say=say)
     return made
@@ -137,6 +140,8 @@ def require_classes(labels: Ints) -> None:
 
 
 def _require_device(device: str) -> None:
+    if device == "cpu":
+        return
     import torch
 
     try:
@@ -159,15 +164,15 @@ def scaled(vectors: Mapping[str, Floats]) -> dict[str, Floats]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for BLAS, OpenMP and torch: sums of other threads differ in their last bits."""
-    import torch
+    """One thread for BLAS, OpenMP and torch: sums of other threads differ in their last bits. Of what is imported
+    already; import first."""
     from threadpoolctl import threadpool_limits  # of scikit-learn
 
-    before = torch.get_num_threads()
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
-        stack.callback(torch.set_num_threads, before)
-        torch.set_num_threads(1)
+        if (torch := sys.modules.get("torch")) is not None:  # three seconds to import, which not every kind needs
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         yield
 
 

@@ -1,0 +1,61 @@
+"""Tweets that were never written by anybody, and labellers that are trained on them in a second or two."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+GOOD = "love great happy wonderful awesome enjoy best fun amazing beautiful".split()
+BAD = "hate awful sad terrible worst boring angry horrible ugly broken".split()
+THINGS = "phone movie game song day dinner trip team book show weather train".split()
+FIRST_ID = 2**60 + 1  # odd and beyond 2^53: a float would round it
+Row = tuple[int, int, str]
+
+
+def labelled(num: int, seed: int = 0) -> list[Row]:
+    """Rows of (id, label, text), the classes in turn."""
+    chance = random.Random(seed)
+    rows = []
+    for i in range(num):
+        label = i % 3
+        one, other = chance.choice(THINGS), chance.choice(THINGS)
+        if label == 1:
+            text = f"the {one} begins at {chance.randint(1, 12)} near the {other} of row {i}"
+        else:
+            words = BAD if label == 0 else GOOD
+            text = f"the {one} was {chance.choice(words)} and the {other} {chance.choice(words)} number {i}"
+        rows.append((FIRST_ID + 2 * i, label, text))
+    return rows
+
+
+def write_tsv(path: Path, rows: list[Row]) -> Path:
+    lines = ["id\tlabel\ttext", *(f"{number}\t{label}\t{text}" for number, label, text in rows)]
+    path.write_bytes(("\n".join(lines) + "\n").encode("utf-8"))
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@cache
+def tiny_tandem() -> Any:
+    """Both halves, as small as they can be."""
+    from builders.label.lstm import LstmConfig
+    from builders.label.tandem import TandemConfig, train_tandem
+
+    rows = labelled(150)
+    network = LstmConfig(dim=8, hidden=4, embedding=4, buckets=64, epochs=1)
+    config = TandemConfig(lstm=network, folds=2)
+    return train_tandem([row[2] for row in rows], [row[1] for row in rows], config=config)
+
+
+def save_tiny(folder: Path) -> Path:
+    from builders.label.folder import save_model
+
+    save_model(tiny_tandem(), folder, {"seed": 0})
+    return folder

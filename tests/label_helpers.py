@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-GOOD = "love great happy wonderful awesome enjoy best fun amazing beautiful".split()
-BAD = "hate awful sad terrible worst boring angry horrible ugly broken".split()
-THINGS = "phone movie game song day dinner trip team book show weather train".split()
+GOOD = ["love", "great", "happy", "wonderful", "awesome", "enjoy", "best", "fun", "amazing", "beautiful"]
+BAD = ["hate", "awful", "sad", "terrible", "worst", "boring", "angry", "horrible", "ugly", "broken"]
+THINGS = ["phone", "movie", "game", "song", "day", "dinner", "trip", "team", "book", "show", "weather", "train"]
 FIRST_ID = 2**60 + 1  # odd and beyond 2^53: a float would round it
 Row = tuple[int, int, str]
 

@@ -153,8 +153,9 @@ def _require_device(device: str) -> None:
 def scaled(vectors: Mapping[str, Floats]) -> dict[str, Floats]:
     """Vectors of a mean length of `MEAN_LENGTH`, their proportions as they were.
 
-    >>> {word: vector.round(3).tolist() for word, vector in scaled({"a": np.float32([3, 4]), "b": np.zeros(2)}).items()}
-    {'a': [0.4, 0.533], 'b': [0.0, 0.0]}
+    >>> made = scaled({"a": np.float32([3, 4]), "b": np.zeros(2)})
+    >>> {word: round(float(np.linalg.norm(vector)), 3) for word, vector in made.items()}
+    {'a': 0.667, 'b': 0.0}
     """
     lengths = [float(np.linalg.norm(vector)) for vector in vectors.values()]
     mean = sum(lengths) / len(lengths)

@@ -188,6 +188,10 @@ def _read_binary(file: IO[bytes], header: _Header, wanted: _Wanted, path: Path) 
         slot = wanted.slot(raw.lstrip(b"\n").decode("utf-8", "replace"))
         if slot is not None:
             slot[0][slot[1]] = _finite(np.frombuffer(data, dtype="<f4").astype(np.float32), where)
+    if file.read(_PEEK).strip():
+        raise VectorsError(
+            "bytes behind the last word", expected=f"{header.num_words:,} words of {header.dim} floats", where=path
+        )
 
 
 def _finite(vector: Floats, where: str) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,20 @@ def tiny_tandem() -> Any:
     network = LstmConfig(dim=8, hidden=4, embedding=4, buckets=64, epochs=1)
     config = TandemConfig(lstm=network, folds=2)
     return train_tandem([row[2] for row in rows], [row[1] for row in rows], config=config)
+
+
+@cache
+def tiny_svm() -> Any:
+    """Without torch, which takes seconds to import."""
+    from builders.label.systems import train_system
+
+    rows = labelled(150)
+    return train_system("svm", [row[2] for row in rows], [row[1] for row in rows])
+
+
+def die(_texts: list[str]) -> None:
+    """What a process does that the system kills."""
+    os._exit(1)
 
 
 def save_tiny(folder: Path) -> Path:

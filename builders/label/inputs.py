@@ -11,8 +11,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -213,31 +213,32 @@ def _places(header: Sequence[str], path: Path) -> tuple[int, int]:
 
 def _csv(file: IO[bytes], path: Path, bad: Bad) -> Iterator[Tweet]:
     csv.field_size_limit(MAX_FIELD_CHARS)
-    reader = csv.reader(_csv_lines(file), strict=True)
     header: list[str] | None = None
-    while True:
-        start = reader.line_num + 1
-        where = f"{path}, line {start}"
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            bad.found("a row that does not parse", where, got=error, count=max(1, reader.line_num + 1 - start))
-            continue
-        if row is None:
-            break
-        if header is None:
-            header = row
-            place_id, place_text = _places(header, path)
-        elif row and len(row) != len(header):
-            count = reader.line_num + 1 - start
-            bad.found("a row with another number of fields", where, expected=len(header), got=len(row), count=count)
-        elif row:
-            yield tweet(row[place_id], row[place_text], is_utf8=False)
+    with closing(_csv_lines(file)) as text:
+        reader = csv.reader(text, strict=True)
+        while True:
+            start = reader.line_num + 1
+            where = f"{path}, line {start}"
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                bad.found("a row that does not parse", where, got=error, count=max(1, reader.line_num + 1 - start))
+                continue
+            if row is None:
+                break
+            if header is None:
+                header = row
+                place_id, place_text = _places(header, path)
+            elif row and len(row) != len(header):
+                count = reader.line_num + 1 - start
+                bad.found("a row with another number of fields", where, expected=len(header), got=len(row), count=count)
+            elif row:
+                yield tweet(row[place_id], row[place_text], is_utf8=False)
     if header is None:
         raise MissingColumn("an empty file", expected="a header, as `id,text`", where=path)
 
 
-def _csv_lines(file: IO[bytes]) -> Iterator[str]:
+def _csv_lines(file: IO[bytes]) -> Generator[str, None, None]:
     # Bounded: `readline` of a file without line ends would read it whole.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:

@@ -162,7 +162,7 @@ def test_ids_are_exact() -> None:
 @pytest.mark.skipif(not SEMEVAL.exists(), reason="the SemEval training file is not beside this checkout")
 def test_the_semeval_file_is_read_whole() -> None:
     data = read_labelled(SEMEVAL)
-    assert data.num_rows == sum(1 for _ in SEMEVAL.open("rb")) - 1
+    assert data.num_rows == SEMEVAL.read_bytes().count(b"\n") - 1
     assert data.num_rows == len(data.ids) + sum(data.dropped.values()) and min(data.class_counts) > 1000
     assert any("\\u" in text for text in data.texts) and any(text.startswith('"') for text in data.texts)
 

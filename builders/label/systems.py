@@ -113,8 +113,8 @@ def train_system(
             raise BadOption(f"`{kind}` has no use for {name}", hint="Leave it out, or choose `tandem`.")
     numbers = np.asarray(labels, dtype=np.int64)
     require_classes(numbers)
-    _require_device(device)
     options = {"seed": seed, "workers": workers, "device": device, "vectors": scaled(vectors) if vectors else None}
+    _require_device(device)
     train = _found(system.trainer)
     for name in (system.path.split(":")[0], "scipy.sparse.linalg", "sklearn.linear_model", "sklearn.svm"):
         import_module(name)  # `one_thread` binds what is there

@@ -213,7 +213,7 @@ def test_a_newcomers_path_from_labelled_tweets_to_probabilities(tsv: Path, tmp_p
         assert "Traceback" not in found.stderr
     table = pq.read_table(out)
     assert table.num_rows == 303 and read_description(model)["kind"] == "tandem"
-    assert read_description(model)["metrics"]["development"]["uniform"]["macro_recall"] > 0.9
+    assert read_description(model)["metrics"]["development"]["uniform"]["macro_recall"] > 0.6  # chance: 0.33
     command = [*MODULE, "train", str(tsv), "--out", str(tmp_path / "again"), "--workers", "2"]
     again = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
     assert again.returncode == 0, again.stderr

@@ -33,7 +33,7 @@ NO_ID = -1
 """In place of the id of a row that has none; such a row is unlabelled."""
 KEPT = ""
 """Reason of a row that is kept."""
-UNLABELLED, BELOW, NOT_AMONG = "unlabelled", "below_threshold", "not_among_the_most_confident"
+UNLABELLED, BELOW, NOT_AMONG = "unlabelled", "below the threshold", "not among the most confident"
 """Why a row is dropped; a row without probabilities keeps the reason that the labeller gave, if any."""
 TOLERANCE = 1e-4
 """By which three probabilities may miss 1: they were stored as float32, or as text."""

@@ -101,9 +101,9 @@ def test_thresholds_by_hand() -> None:
     found = select(ids, p, Cut(threshold=0.85))
     assert found.mask.tolist() == [True, False, False, True, False]  # stored as float32, .85 is at .85
     assert found.reasons.tolist() == [KEPT, BELOW, BELOW, KEPT, UNLABELLED]
-    each = select(ids, p, Cut(threshold=(0.8, 0.7, 0.95)), reasons=[None, None, None, None, "empty_text"])
+    each = select(ids, p, Cut(threshold=(0.8, 0.7, 0.95)), reasons=[None, None, None, None, "empty text"])
     assert each.mask.tolist() == [True, True, True, False, False]
-    assert each.reasons[4] == "empty_text" and each.dropped == {BELOW: 1, "empty_text": 1}
+    assert each.reasons[4] == "empty text" and each.dropped == {BELOW: 1, "empty text": 1}
     assert each.counts["negative"] == {"labelled": 2, "kept": 2} and each.counts["positive"]["kept"] == 0
     assert each.labels.tolist() == [0, 0, 1, 2, -1] and np.isnan(each.confidence[4])
 
@@ -162,13 +162,13 @@ def test_a_file_of_label_run(tmp_path: Path) -> None:
     unlabelled = np.isnan(p[:, 0])
     given_ids = [None if i == np.flatnonzero(unlabelled)[0] else int(x) for i, x in enumerate(ids)]
     reasons = pa.array(
-        ["no_id" if x is None else "empty_text" if u else None for x, u in zip(given_ids, unlabelled, strict=True)]
+        ["bad id" if x is None else "empty text" if u else None for x, u in zip(given_ids, unlabelled, strict=True)]
     )
     path = write(tmp_path / "labels.parquet", given_ids, p, {"t4sa.prior": "raw"}, reason=reasons)
     found = select_file(path, Cut(threshold=0.7))
     expected = select(ids, p, Cut(threshold=0.7))
     assert (found.mask == expected.mask).all() and found.counts == expected.counts and 0 < found.mask.sum() < 40
-    assert found.dropped == {"no_id": 1, "empty_text": unlabelled.sum() - 1, BELOW: expected.dropped[BELOW]}
+    assert found.dropped == {"bad id": 1, "empty text": unlabelled.sum() - 1, BELOW: expected.dropped[BELOW]}
     table = found.table()
     assert table["tweet_id"].to_pylist() == given_ids and table["kept"].to_pylist() == found.mask.tolist()
     assert table["label"].null_count == table["confidence"].null_count == unlabelled.sum()
@@ -177,6 +177,23 @@ def test_a_file_of_label_run(tmp_path: Path) -> None:
         select_file(write(tmp_path / "bare.parquet", ids, p), Cut(threshold=0.7)).dropped[UNLABELLED]
         == unlabelled.sum()
     )
+
+
+def test_what_label_run_writes_is_what_is_selected_from(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("torch")
+    from builders.label.baselines import Majority
+    from builders.label.run import label_file
+
+    (tmp_path / "tweets.csv").write_text(f"id,text\n{FIRST_ID},one\n{FIRST_ID + 1},\nx,two\n{FIRST_ID - 1},three\n")
+    labeller = Majority([0.2, 0.7, 0.1])
+    label_file(labeller, tmp_path / "tweets.csv", tmp_path / "raw.parquet")
+    found = select_file(tmp_path / "raw.parquet", Cut(top_of_all=0.5))
+    assert found.mask.tolist() == [False, False, False, True]  # equal confidence: the smaller id
+    assert found.dropped == {NOT_AMONG: 1, "empty text": 1, "bad id": 1}
+    label_file(labeller, tmp_path / "tweets.csv", tmp_path / "uniform.parquet", prior="uniform")
+    with pytest.raises(BadOption, match="must not be ranked"):
+        select_file(tmp_path / "uniform.parquet", Cut(top_of_all=0.5))
 
 
 def test_files_that_cannot_be_selected_from(tmp_path: Path) -> None:

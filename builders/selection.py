@@ -10,6 +10,7 @@ What a cut costs and brings is seen on labelled tweets, before it is made: `repo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,7 @@ class Selection:
     @property
     def dropped(self) -> dict[str, int]:
         """Rows that are not kept, by reason; with those kept they are all rows."""
-        names, counts = np.unique(self.reasons[~self.mask].astype(str), return_counts=True)
-        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+        return dict(sorted(Counter(self.reasons[~self.mask].tolist()).items()))
 
     def table(self) -> pa.Table:
         """`tweet_id, label, confidence, kept, reason`, a row each; nulls where there is no label, no reason."""

@@ -361,5 +361,5 @@ def initial_vectors(batch: Batch, vocabulary: Vocabulary, *, seed: int, window: 
     left = left * np.where(left[np.abs(left).argmax(axis=0), np.arange(dim)] < 0, -1, 1)  # a sign is arbitrary
     vectors = left * np.sqrt(strength)
     length = np.linalg.norm(vectors, axis=1)
-    made[:] = vectors / (3 * length[length > 0].mean())
+    made[1:] = vectors[1:] / (3 * length[1:].mean())
     return made

@@ -360,10 +360,17 @@ def test_killed_and_run_again_it_ends_the_same(shared: Stand) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["here", "fetched"])
-def test_killed_after_every_request_and_run_again(mode: str, shared: Stand) -> None:
-    shared.mode = mode
+def test_killed_after_every_request_and_run_again(shared: Stand) -> None:
+    shared.mode = "here"
     kill_everywhere(shared, slice(None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [slice(70), slice(70, None, 8)], ids=["fetching", "then"])
+def test_killed_without_the_release_at_hand(points: slice, shared: Stand) -> None:
+    """After every request until all is fetched; then it does what it does with the release at hand."""
+    shared.mode = "fetched"
+    kill_everywhere(shared, points)
 
 
 @pytest.mark.slow

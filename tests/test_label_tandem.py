@@ -67,7 +67,7 @@ def test_what_the_dense_features_say() -> None:
     assert table[2, names["emoji sum"]] > 0.2 and not table[3].any() and table.shape == (4, len(DENSE))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.permutations(range(len(TEXTS))), st.integers(1, 30))
 def test_probabilities_hang_on_the_text_alone(order: list[int], batch_size: int) -> None:
     """Not on what else is asked, in which order, or how many at once."""

@@ -249,12 +249,15 @@ def main() -> None:
         step = max(1, len(train.texts) // QUICK_TEXTS)  # not the first ones: a file has its years one behind the other
         train = Data(texts=train.texts[::step], labels=train.labels[::step])
         config, draws, given.workers = TandemConfig(lstm=QUICK_LSTM, folds=2), 100, 1
-    print(f"Command: `python benchmarks/label_quality.py{' --quick' if given.quick else ''}`\n")
+    seeds = ",".join(map(str, given.seeds))
+    options = (" --quick" if given.quick else "") + (f" --seeds {seeds}" if seeds != "0" else "")
+    options += "".join(f" --model {path.name}" for path in given.model) + (" --test TSV" if given.test else "")
+    print(f"Command: `python benchmarks/label_quality.py{options}`\n")
     print(common.describe_machine(LIBRARIES))
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(found.dropped.items())) or "none"
     print(
         f"Input: {found.num_rows:,} rows (left out: {left_out}); {len(train.labels):,} to train on. Seed "
-        f"{', '.join(map(str, given.seeds))}; intervals: 95 %, bootstrap of the tweets measured on, {draws:,} draws."
+        f"{seeds}; intervals: 95 %, bootstrap of the tweets measured on, {draws:,} draws."
     )
     rows = train_all(given, train, config)
     print_tables(rows, "development", development, draws)

@@ -404,7 +404,7 @@ def test_what_goes_wrong_in_a_process_has_a_name(svm: Path, tmp_path: Path, monk
         label_file(svm, source, tmp_path / "o.parquet", workers=2, chunk_rows=5)
     monkeypatch.setattr(run, "model_digest", real)
     monkeypatch.setattr(run, "_label", die)
-    with pytest.raises(WorkerDied, match="Try fewer --workers"):
+    with pytest.raises(WorkerDied, match="try fewer --workers"):
         label_file(svm, source, tmp_path / "o.parquet", workers=2, chunk_rows=5)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 

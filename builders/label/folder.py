@@ -116,12 +116,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     Raises:
         ModelFolderError: see `load_model`.
     """
-    folder = Path(folder)
-    path = folder / MODEL
-    if not path.is_file():
-        raise ModelFolderError(
-            "no model folder", expected=MODEL, where=folder, hint="A folder that `t4sa label train` has written."
-        )
+    path = _described(Path(folder))
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise ModelFolderError("a description that is none", got=f"{path.stat().st_size:,} bytes", where=path)
     try:
@@ -149,6 +144,14 @@ def read_description(folder: str | Path) -> dict[str, Any]:
     return model
 
 
+def _described(folder: Path) -> Path:
+    if not (folder / MODEL).is_file():
+        raise ModelFolderError(
+            "no model folder", expected=MODEL, where=folder, hint="A folder that `t4sa label train` has written."
+        )
+    return folder / MODEL
+
+
 def is_foreign_model(folder: str | Path) -> bool:
     """Whether a folder holds a model of `transformers` and none of ours."""
     if (Path(folder) / MODEL).is_file() or not (Path(folder) / "config.json").is_file():
@@ -169,7 +172,7 @@ def model_digest(folder: str | Path) -> str:
     that of its files' names and hashes."""
     folder = Path(folder)
     if not is_foreign_model(folder):
-        return sha256_file(folder / MODEL)
+        return sha256_file(_described(folder))
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
 

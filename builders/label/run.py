@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from builders.engine import Local
 from builders.label.folder import load_model, model_digest
 from builders.label.inputs import Bad, Tweet, read_tweets
 from builders.label.systems import CLASSES, one_thread
-from t4sa_data.errors import BadOption, OutputError, SourceChanged, WorkerDied
+from t4sa_data.errors import BadOption, OutputError, SourceChanged
 from t4sa_data.files import atomic_file
 
 if TYPE_CHECKING:
     from builders.label.labeller import Labeller, Prior
 
 Floats = npt.NDArray[np.float32]
-Label = Callable[[list[str]], Floats]
 CHUNK_ROWS = 8192
 """Rows that a worker gets at a time."""
 FEW_CHUNKS = 4
@@ -111,14 +108,14 @@ def label_file(
     start = time.perf_counter()
     chunks = _chunks(read_tweets(source, done.bad), chunk_rows)
     first = list(islice(chunks, FEW_CHUNKS))
-    with _labels(model, prior, workers if len(first) == FEW_CHUNKS else 1) as submit, atomic_file(out) as sink:
-        about: dict[str, str] = {"t4sa.prior": prior}
-        if isinstance(model, str | Path):
-            about["t4sa.model_sha256"] = model_digest(model)
-        with _Writer(sink, about) as writer:
-            for tweets, found in _in_order(chain(first, chunks), submit, 2 * workers):
-                writer.write(_table(tweets, found, done))
-                progress(len(tweets))
+    found = _labelled(chain(first, chunks), model, prior, workers if len(first) == FEW_CHUNKS else 1)
+    about: dict[str, str] = {"t4sa.prior": prior}
+    if isinstance(model, str | Path):
+        about["t4sa.model_sha256"] = model_digest(model)
+    with closing(found), atomic_file(out) as sink, _Writer(sink, about) as writer:
+        for tweets, probabilities in found:
+            writer.write(_table(tweets, probabilities, done))
+            progress(len(tweets))
     done.seconds = time.perf_counter() - start
     return done
 
@@ -145,20 +142,52 @@ def _chunks(tweets: Iterator[Tweet], size: int) -> Iterator[list[Tweet]]:
         yield chunk
 
 
-def _in_order(
-    chunks: Iterator[list[Tweet]], submit: Callable[[list[str]], Future[Floats]], ahead: int
-) -> Iterator[tuple[list[Tweet], Floats]]:
-    """Chunks with their probabilities; few are under way at a time, so that memory is flat."""
-    waiting: deque[tuple[list[Tweet], Future[Floats]]] = deque()
-    for chunk in chunks:
-        texts = [one.text for one in chunk if one.text is not None]
-        # The texts go with the future; ids and reasons wait here.
-        waiting.append(([Tweet(one.tweet_id, None, one.reason) for one in chunk], submit(texts)))
-        while len(waiting) >= ahead:
-            tweets, future = waiting.popleft()
-            yield tweets, future.result()
-    for tweets, future in waiting:
-        yield tweets, future.result()
+def _labelled(
+    chunks: Iterator[list[Tweet]], model: str | Path | Labeller, prior: Prior, workers: int
+) -> Generator[tuple[list[Tweet], Floats], None, None]:
+    """Chunks with their probabilities, in order; few are under way at a time, so that memory is flat."""
+    from builders.label.labeller import Labeller
+
+    labeller = model if isinstance(model, Labeller) else load_model(model)  # always: a fault shows before any work
+    if isinstance(model, Labeller) or workers == 1:
+        with one_thread():
+            for chunk in chunks:
+                yield chunk, labeller.predict_proba(_texts(chunk), prior)
+        return
+    waiting: deque[list[Tweet]] = deque()
+    settings = (str(model), model_digest(model), prior)
+
+    def tasks() -> Iterator[_Task]:
+        for chunk in chunks:
+            # The texts go with the task; ids and reasons wait here.
+            waiting.append([Tweet(one.tweet_id, None, one.reason) for one in chunk])
+            yield *settings, _texts(chunk)
+
+    with Local(workers) as engine:
+        for found in engine.run(_label, tasks()):
+            yield waiting.popleft(), found
+
+
+_Task = tuple[str, str, "Prior", list[str]]
+
+
+def _texts(chunk: Sequence[Tweet]) -> list[str]:
+    return [one.text for one in chunk if one.text is not None]
+
+
+_loaded: dict[str, Labeller] = {}
+"""Of a worker: the model by its digest."""
+
+
+def _label(task: _Task) -> Floats:
+    """In a worker. The model is loaded with its first chunk."""
+    folder, digest, prior, texts = task
+    if digest not in _loaded:
+        if model_digest(folder) != digest:
+            raise SourceChanged("the model changed while it was used", where=folder)
+        _loaded[digest] = load_model(folder)
+    with one_thread():  # of what is imported by now, torch among it
+        return _loaded[digest].predict_proba(texts, prior)
 
 
 def _table(tweets: Sequence[Tweet], found: Floats, done: Outcome) -> pa.Table:
@@ -201,56 +230,3 @@ class _Writer:
             self._file.write_table(pa.concat_tables(self._waiting).combine_chunks(), row_group_size=GROUP_ROWS)
         if kind is None:
             self._file.close()
-
-
-@contextmanager
-def _labels(
-    model: str | Path | Labeller, prior: Prior, workers: int
-) -> Iterator[Callable[[list[str]], Future[Floats]]]:
-    """What labels a chunk: in this process at once, or in others meanwhile."""
-    from builders.label.labeller import Labeller
-
-    loaded = model if isinstance(model, Labeller) else load_model(model)  # always: a fault shows before any work
-    if isinstance(model, Labeller) or workers == 1:
-        with one_thread():
-            yield lambda texts: _done(loaded.predict_proba(texts, prior))
-        return
-    arguments = (str(model), model_digest(model), prior)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin, initargs=arguments)
-    try:
-        yield lambda texts: pool.submit(_label, texts)
-    except BrokenProcessPool as error:
-        raise WorkerDied("a labelling process ended", hint="Out of memory? Try fewer --workers.") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _done(found: Floats) -> Future[Floats]:
-    future: Future[Floats] = Future()
-    future.set_result(found)
-    return future
-
-
-class _Worker:
-    """Of a process."""
-
-    arguments: tuple[str, str, Prior]
-    labeller: Labeller | None = None
-
-
-def _begin(*arguments: Any) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its processes
-    _Worker.arguments = arguments
-
-
-def _label(texts: list[str]) -> Floats:
-    """In a worker. The model is loaded with the first chunk: an initializer's error would only be a broken pool."""
-    folder, digest, prior = _Worker.arguments
-    with one_thread():
-        if _Worker.labeller is None:
-            if model_digest(folder) != digest:
-                raise SourceChanged("the model changed while it was used", where=folder)
-            _Worker.labeller = load_model(folder)
-        return _Worker.labeller.predict_proba(texts, prior)

@@ -242,21 +242,22 @@ def report(probabilities: npt.ArrayLike, labels: npt.ArrayLike, cut: Cut | None 
     def curve(rows: Ints) -> list[dict[str, Any]]:
         return [at(rows[: _floor(share * len(rows))], len(rows)) for share in SHARES if _floor(share * len(rows))]
 
-    def shares(rows: Ints) -> dict[str, float]:
-        found = np.bincount(said[rows], minlength=3) / max(1, len(rows))
-        return dict(zip(CLASSES, found.tolist(), strict=True))
-
     made: dict[str, Any] = {"n": len(y), "curve": curve(order)}
     for point in made["curve"]:
-        point["shares"] = shares(order[: point["rows"]])
+        point["shares"] = _shares(said[order[: point["rows"]]])
     made["by_class"] = {name: curve(order[said[order] == i]) for i, name in enumerate(CLASSES)}
     if cut is not None:
         kept = np.flatnonzero(select(np.arange(len(y)), p, cut).mask)
         made["cut"] = at(kept, len(y)) | {
-            "shares": shares(kept),
+            "shares": _shares(said[kept]),
             "by_class": {name: at(kept[said[kept] == i], int((said == i).sum())) for i, name in enumerate(CLASSES)},
         }
     return made
+
+
+def _shares(said: Ints) -> dict[str, float]:
+    found = np.bincount(said, minlength=3) / max(1, len(said))
+    return dict(zip(CLASSES, found.tolist(), strict=True))
 
 
 def wilson(hits: int, num: int) -> list[float] | None:

@@ -60,12 +60,13 @@ TRAINERS: dict[str, Callable[..., Labeller]] = {
     "svm": baselines.train_svm,
     "lstm": lambda texts, labels: baselines.train_lstm(texts, labels, config=TINY),
 }
+NUM = 700
 HELD_OUT = tweets(400, seed=9)
 
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Labeller]:
-    texts, labels = tweets(900)
+    texts, labels = tweets(NUM)
     return {kind: train(texts, labels) for kind, train in TRAINERS.items()}
 
 
@@ -95,7 +96,7 @@ def test_a_state_brings_back_the_same_bits(trained: dict[str, Labeller], kind: s
 
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_training_is_repeatable_and_says_no_training_text(trained: dict[str, Labeller], kind: str) -> None:
-    texts, labels = tweets(900)
+    texts, labels = tweets(NUM)
     arrays, values = TRAINERS[kind](texts, labels).state()
     for name, array in trained[kind].state()[0].items():
         assert array.tobytes() == arrays[name].tobytes(), name

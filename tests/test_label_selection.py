@@ -54,7 +54,7 @@ rows = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows, cuts, st.integers(0, 10**6))
 def test_every_row_has_a_reason_and_the_order_of_rows_is_nothing(given_rows: Any, cut: Cut, seed: int) -> None:
     ids, p = given_rows
@@ -71,7 +71,7 @@ def test_every_row_has_a_reason_and_the_order_of_rows_is_nothing(given_rows: Any
     assert set(again.tweet_ids[again.mask].tolist()) == set(found.tweet_ids[found.mask].tolist())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows, share, share, st.sampled_from(["threshold", "top", "top_of_all"]))
 def test_a_stricter_cut_keeps_a_part_of_what_a_looser_one_keeps(given_rows: Any, a: float, b: float, name: str) -> None:
     loose, strict = (min(a, b), max(a, b)) if name == "threshold" else (max(a, b), min(a, b))
@@ -79,7 +79,7 @@ def test_a_stricter_cut_keeps_a_part_of_what_a_looser_one_keeps(given_rows: Any,
     assert not (kept[0] & ~kept[1]).any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows, st.tuples(share, share, share))
 def test_tops_have_their_size_and_nobody_left_out_is_surer(given_rows: Any, top: tuple[float, float, float]) -> None:
     found = select(*given_rows, Cut(top=top))

@@ -430,3 +430,30 @@ def test_memory_is_flat(svm: Path, tmp_path: Path) -> None:
         command = [sys.executable, "-c", MEMORY, str(svm), str(tmp_path), str(num)]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     assert peaks[1] < peaks[0] * 1.1, peaks
+
+
+@pytest.mark.slow
+def test_a_classifier_of_transformers_labels_a_file_as_it_lies(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "movie", "was", "great", "awful"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=64, num_labels=3, id2label={0: "negative", 1: "neutral", 2: "positive"},
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    texts = [f"the movie was {word}" for word in ("great", "awful")] * 12
+    source = write_jsonl(tmp_path / "a.jsonl", [{"id": BIG + i, "text": text} for i, text in enumerate(texts)])
+    found = []
+    for workers in (1, 2):
+        done = label_file(folder, source, tmp_path / "o.parquet", workers=workers, chunk_rows=5)
+        assert done.num_labelled == len(texts)
+        found.append(probabilities(tmp_path / "o.parquet"))
+    np.testing.assert_allclose(*found, atol=1e-5)
+    assert (found[0][0] != found[0][1]).any() and len(pq.read_schema(tmp_path / "o.parquet").metadata) >= 2
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ModelFolderError):
+        label_file(folder, source, tmp_path / "o.parquet")

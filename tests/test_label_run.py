@@ -340,7 +340,7 @@ ODD = st.one_of(
 ROWS = st.lists(st.tuples(st.one_of(st.integers(0, 2**63 - 1), st.none(), st.just("x")), ODD), max_size=30)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, chunk=st.integers(1, 9), order=st.randoms(use_true_random=False))
 def test_no_row_is_lost_moved_or_changed_by_chunks_or_order(rows: Any, chunk: int, order: Any, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [{"id": i, "text": t} for i, t in rows])

@@ -95,7 +95,7 @@ def share_networks() -> None:
     train, kept = tandem._train_networks, {}
 
     def shared(batch: Any, labels: Any, folds: Any, config: TandemConfig, *rest: Any) -> Any:
-        key = (config.lstm, config.folds, config.seed, config.is_leaking, len(labels))
+        key = (config.lstm, config.folds, config.networks, config.seed, config.is_leaking, len(labels))
         if key not in kept:
             kept[key] = train(batch, labels, folds, config, *rest)
         return kept[key]

@@ -201,9 +201,9 @@ class Standard:
     scale: Floats
 
     @classmethod
-    def fit(cls, table: Floats) -> Standard:
-        """Of a table, shape (rows, columns)."""
-        deviation = table.std(axis=0, dtype=np.float64)
+    def fit(cls, table: Floats, least: float = 0.0) -> Standard:
+        """Of a table, shape (rows, columns); a deviation of less than `least` counts as that: noise stays small."""
+        deviation = np.maximum(table.std(axis=0, dtype=np.float64), least)
         return cls(
             mean=table.mean(axis=0, dtype=np.float64).astype(np.float32),
             scale=np.where(deviation > 0, deviation, 1).astype(np.float32),

@@ -54,7 +54,7 @@ class Calibration:
         """Scores, shape (rows, any), with their labels."""
         from sklearn.linear_model import LogisticRegression
 
-        fitted = LogisticRegression(C=1e4, max_iter=2000, tol=1e-8).fit(scores, labels)
+        fitted = LogisticRegression(C=1.0, max_iter=2000, tol=1e-8).fit(scores, labels)
         return cls(
             weights=np.ascontiguousarray(fitted.coef_, dtype=np.float32),
             intercept=np.ascontiguousarray(fitted.intercept_, dtype=np.float32),

@@ -280,6 +280,10 @@ class Lstm:
         self._vectors = torch.zeros(0)
         self._words: list[str] = []
 
+    def weights(self) -> dict[str, Floats]:
+        """Copies of the network's arrays, by name."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.network.state_dict().items()}
+
     def log_probabilities(self, batch: Batch, batch_size: int = 256) -> Floats:
         """Log-probabilities of the classes, shape (texts, 3)."""
         made: Floats = self._run(batch, batch_size)[0]

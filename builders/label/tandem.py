@@ -25,6 +25,9 @@ from builders.label.lexicons import load_lexicons
 from builders.label.linear import Calibration, fit_svm, out_of_fold
 from builders.label.tokens import Batch, TokenTable
 
+LEAST_DEVIATION = 0.1
+"""Of log-probabilities that are standardised: networks that learned nothing say nearly the same of every text."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TandemConfig:
@@ -33,7 +36,9 @@ class TandemConfig:
     lstm: lstm.LstmConfig = field(default_factory=lstm.LstmConfig)
     folds: int = 5
     """That the LSTM's word on the training texts is made in."""
-    c: float = 0.1
+    networks: int = 2
+    """Of different seeds, whose probabilities are averaged."""
+    c: float = 0.2
     """Of the SVM."""
     dense_weight: float = 0.05
     """Of lexicons and counts beside words."""
@@ -54,8 +59,8 @@ class Tandem(Labeller):
         config: of its training.
         prior: share of each class in the training data, shape (3,).
         ngrams, standard, weights, intercept, calibration: of the SVM.
-        network: the LSTM; None: without.
-        log_standard: of its log-probabilities.
+        networks: the LSTMs; none: without.
+        log_standard: of their log-probabilities.
     """
 
     kind = "tandem"
@@ -70,11 +75,11 @@ class Tandem(Labeller):
         weights: Floats,
         intercept: Floats,
         calibration: Calibration,
-        network: lstm.Lstm | None,
+        networks: Sequence[lstm.Lstm],
         log_standard: Standard,
     ) -> None:
         super().__init__(prior)
-        self.config, self.ngrams, self.standard, self.network = config, ngrams, standard, network
+        self.config, self.ngrams, self.standard, self.networks = config, ngrams, standard, tuple(networks)
         self.weights, self.intercept, self.calibration = weights, intercept, calibration
         self.log_standard = log_standard
         self._table = TokenTable(load_lexicons())
@@ -83,16 +88,12 @@ class Tandem(Labeller):
 
     def _probabilities(self, texts: list[str]) -> npt.NDArray[np.float64]:
         batch = self._table.encode(texts)
-        logs = self.network.log_probabilities(batch) if self.network is not None else None
-        return self.calibration.probabilities(self._scores(batch, logs))
-
-    def _scores(self, batch: Batch, logs: Floats | None) -> npt.NDArray[np.float64]:
-        """The SVM's margins and the LSTM's log-probabilities, shape (texts, 3 or 6)."""
+        logs = _log_mean([one.log_probabilities(batch) for one in self.networks]) if self.networks else None
         made, at = np.tile(self.intercept.astype(np.float64), (len(batch.starts) - 1, 1)), 0
         for part in _parts(self.config, batch, self.ngrams, self.standard, logs, self.log_standard):
             made += part @ self._by_feature[at : at + part.shape[1]]
             at += part.shape[1]
-        return made if logs is None else np.concatenate([made, logs], axis=1)
+        return self.calibration.probabilities(made)
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """See `Labeller`."""
@@ -111,21 +112,21 @@ class Tandem(Labeller):
             "calibration_intercept": self.calibration.intercept,
         }
         values: dict[str, Any] = {"config": asdict(self.config), "words": list(self.ngrams.words), "lstm_words": []}
-        if self.network is not None:
-            values["lstm_words"] = list(self.network.vocabulary.words)
-            state = self.network.network.state_dict()
-            arrays |= {f"lstm.{name}": value.detach().cpu().numpy().copy() for name, value in state.items()}
+        for number, one in enumerate(self.networks):
+            values["lstm_words"] = list(one.vocabulary.words)
+            arrays |= {f"lstm{number}.{name}": array for name, array in one.weights().items()}
         return arrays, values
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, npt.NDArray[Any]], values: Mapping[str, Any]) -> Self:
         """See `Labeller`."""
         config = TandemConfig(**{**values["config"], "lstm": lstm.LstmConfig(**values["config"]["lstm"])})
-        network = None
-        if config.use_lstm:
-            weights = {name.removeprefix("lstm."): a for name, a in arrays.items() if name.startswith("lstm.")}
+        networks = []
+        for number in range(config.networks if config.use_lstm else 0):
+            begin = f"lstm{number}."
+            weights = {name.removeprefix(begin): array for name, array in arrays.items() if name.startswith(begin)}
             vocabulary = lstm.Vocabulary(words=tuple(values["lstm_words"]), config=config.lstm)
-            network = lstm.Lstm(vocabulary, weights)
+            networks.append(lstm.Lstm(vocabulary, weights))
         words, pairs, triples = tuple(values["words"]), arrays["pairs"], arrays["triples"]
         return cls(
             config=config,
@@ -136,8 +137,14 @@ class Tandem(Labeller):
             weights=arrays["weights"],
             intercept=arrays["intercept"],
             calibration=Calibration(weights=arrays["calibration_weights"], intercept=arrays["calibration_intercept"]),
-            network=network,
+            networks=networks,
         )
+
+
+def _log_mean(logs: Sequence[Floats]) -> Floats:
+    """Logarithm of the mean of probabilities that are given by theirs, shape (texts, 3)."""
+    made: Floats = np.log(np.mean([np.exp(one) for one in logs], axis=0)).astype(np.float32)
+    return made
 
 
 def _parts(
@@ -194,15 +201,14 @@ def train_tandem(
     ngrams = Ngrams.fit(batch)
     table = dense(batch)
     standard = Standard.fit(table)
-    network, logs = None, None
+    networks, logs = list[lstm.Lstm](), None
     if config.use_lstm:
-        network, logs = _train_networks(batch, labels, folds, config, workers, device, vectors, say)
-    log_standard = Standard.fit(logs if logs is not None else np.zeros((1, 3), np.float32))
+        networks, logs = _train_networks(batch, labels, folds, config, workers, device, vectors, say)
+    log_standard = Standard.fit(logs if logs is not None else np.zeros((1, 3), np.float32), LEAST_DEVIATION)
     features = stacked(_parts(config, batch, ngrams, standard, logs, log_standard))
     say(f"SVM: {features.shape[1]:,} features, {config.folds} folds")
     held_out = out_of_fold(features, labels, folds, config.c)
     weights, intercept = fit_svm(features, labels, config.c)
-    scores = held_out if logs is None else np.concatenate([held_out, logs], axis=1)
     return Tandem(
         config=config,
         prior=np.bincount(labels, minlength=3) / len(labels),
@@ -210,8 +216,8 @@ def train_tandem(
         standard=standard,
         weights=weights,
         intercept=intercept,
-        calibration=Calibration.fit(scores, labels),
-        network=network,
+        calibration=Calibration.fit(held_out, labels),
+        networks=networks,
         log_standard=log_standard,
     )
 
@@ -225,39 +231,55 @@ def _train_networks(
     device: str,
     vectors: Mapping[str, Floats] | None,
     say: Callable[[str], object],
-) -> tuple[lstm.Lstm, Floats]:
-    """The network on all texts, and log-probabilities of each text by one that was not trained on it."""
+) -> tuple[list[lstm.Lstm], Floats]:
+    """The networks on all texts, and log-probabilities of each text by some that were not trained on it."""
     vocabulary = lstm.Vocabulary.fit(batch, config.lstm)
-    say(f"LSTM: {len(vocabulary.words):,} words, {config.folds + 1} networks")
     initial = lstm.initial_vectors(batch, vocabulary, seed=config.seed)
     for number, word in enumerate(vocabulary.words if vectors else ()):
         if vectors and word in vectors:
             initial[number + 1] = vectors[word]
-    inputs = lstm.inputs_of(batch, vocabulary)
-    jobs = [None, *(np.flatnonzero(folds != fold) for fold in range(config.folds) if not config.is_leaking)]
-    arguments = [
-        (inputs, labels, len(vocabulary.words), config.lstm, config.seed, rows, initial, device) for rows in jobs
-    ]
-    if workers > 1 and device == "cpu":
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            trained = list(pool.map(_train_one, arguments))
-    else:
-        trained = [_train_one(one) for one in arguments]
-    network = lstm.Lstm(vocabulary, trained[0])
+    held = [None, *(range(config.folds) if not config.is_leaking else ())]
+    jobs = [(config.seed + number, fold) for fold in held for number in range(config.networks)]
+    say(f"LSTM: {len(vocabulary.words):,} words, {len(jobs)} networks")
+    shared = (lstm.inputs_of(batch, vocabulary), labels, folds, len(vocabulary.words), config.lstm, initial, device)
+    trained = _train_all(shared, jobs, workers if device == "cpu" else 1)
+    of_all = [lstm.Lstm(vocabulary, weights) for weights in trained[: config.networks]]
     if config.is_leaking:
-        return network, network.log_probabilities(batch)
+        return of_all, _log_mean([one.log_probabilities(batch) for one in of_all])
     logs = np.zeros((len(labels), 3), dtype=np.float32)
-    for fold, weights in enumerate(trained[1:]):
-        found = lstm.Lstm(vocabulary, weights).log_probabilities(batch)
-        logs[folds == fold] = found[folds == fold]
-    return network, logs
+    for fold in range(config.folds):
+        at = (fold + 1) * config.networks
+        unseen = [lstm.Lstm(vocabulary, weights) for weights in trained[at : at + config.networks]]
+        logs[folds == fold] = _log_mean([one.log_probabilities(batch) for one in unseen])[folds == fold]
+    return of_all, logs
 
 
-def _train_one(arguments: tuple[Any, ...]) -> dict[str, Floats]:
+def _train_all(shared: tuple[Any, ...], jobs: list[tuple[int, int | None]], workers: int) -> list[dict[str, Floats]]:
+    """Weights of a network a job (seed, fold that it does not see)."""
+    if workers < 2:
+        return [_train_one(shared, job) for job in jobs]
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_share, initargs=shared) as pool:
+        return list(pool.map(_train_shared, jobs))
+
+
+_SHARED: list[Any] = []
+
+
+def _share(*shared: Any) -> None:
+    _SHARED[:] = shared
+
+
+def _train_shared(job: tuple[int, int | None]) -> dict[str, Floats]:
+    return _train_one(tuple(_SHARED), job)
+
+
+def _train_one(shared: tuple[Any, ...], job: tuple[int, int | None]) -> dict[str, Floats]:
     """One network on one thread: more change its bytes."""
     import torch
 
-    inputs, labels, num_words, config, seed, rows, initial, device = arguments
+    inputs, labels, folds, num_words, config, initial, device = shared
+    seed, fold = job
+    rows = None if fold is None else np.flatnonzero(folds != fold)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

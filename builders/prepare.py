@@ -223,9 +223,7 @@ def _provenance(run: Run, raw: official.Raw, layer: LayerRows) -> dict[str, Any]
     elif layer.name == "raw-text":
         given = [raw.text]
     named = [
-        one.as_input() if isinstance(one, PassedArchive) else as_input(run, one)
-        for one in given
-        if one is not None
+        one.as_input() if isinstance(one, PassedArchive) else as_input(run, one) for one in given if one is not None
     ]
     chosen = ("text", "limit", "shard_bytes")
     settings = {

@@ -43,9 +43,15 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-@cache
 def tiny_tandem() -> Any:
-    """Both halves, as small as they can be."""
+    """Both halves, as small as they can be; it has not seen a text yet, whoever asked before."""
+    model = _tiny_tandem()
+    model._kept.clear()
+    return model
+
+
+@cache
+def _tiny_tandem() -> Any:
     from builders.label.lstm import LstmConfig
     from builders.label.tandem import TandemConfig, train_tandem
 

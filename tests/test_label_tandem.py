@@ -16,6 +16,7 @@ pytest.importorskip("vaderSentiment")
 pytest.importorskip("torch")
 
 from builders.label import tandem
+from builders.label.baselines import Majority
 from builders.label.features import DENSE, FLIP, Ngrams, dense
 from builders.label.lexicons import load_lexicons
 from builders.label.linear import Calibration, fit_svm
@@ -72,16 +73,34 @@ def test_what_the_dense_features_say() -> None:
 def test_probabilities_hang_on_the_text_alone(order: list[int], batch_size: int) -> None:
     """Not on what else is asked, in which order, or how many at once."""
     model = tiny_tandem()
-    expected = model.predict_proba(TEXTS)
+
+    def anew(texts: list[str]) -> np.ndarray:
+        model._kept.clear()
+        return model.predict_proba(texts)
+
+    expected = anew(TEXTS)
     assert expected.dtype == np.float32 and np.abs(expected.astype(np.float64).sum(axis=1) - 1).max() < 1e-6
     shuffled = [TEXTS[i] for i in order] + [TEXTS[order[0]]]
-    assert np.abs(model.predict_proba(shuffled)[:-1] - expected[order]).max() < 1e-6
-    parts = [model.predict_proba(TEXTS[i : i + batch_size]) for i in range(0, len(TEXTS), batch_size)]
+    assert np.abs(anew(shuffled)[:-1] - expected[order]).max() < 1e-6
+    parts = [anew(TEXTS[i : i + batch_size]) for i in range(0, len(TEXTS), batch_size)]
     assert np.abs(np.concatenate(parts) - expected).max() < 1e-6
     uniform = model.predict_proba(TEXTS, prior="uniform")
     divided = expected / model.prior
     assert np.abs(uniform - divided / divided.sum(axis=1, keepdims=True)).max() < 1e-5
     assert model.predict_proba([]).shape == (0, 3)
+
+
+def test_a_text_that_comes_again_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = Majority([1, 2, 1]), list[int]()
+    real = model._probabilities
+    monkeypatch.setattr(model, "_probabilities", lambda texts: asked.append(len(texts)) or real(texts))
+    assert model.predict_proba(["a", "b", "a"]).shape == (3, 3) and asked == [2]
+    model.predict_proba(["b", "c"])
+    assert asked == [2, 1]
+    monkeypatch.setattr("builders.label.labeller.MOST_KEPT", 3)
+    model.predict_proba(["b", "d"])  # one too many: all anew
+    model.predict_proba(["d", "a"])
+    assert asked == [2, 1, 2, 1] and len(model._kept) == 3
 
 
 def test_equal_training_gives_equal_bytes_for_any_number_of_processes() -> None:

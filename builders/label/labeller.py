@@ -15,6 +15,8 @@ Floats = npt.NDArray[np.float32]
 Prior = Literal["raw", "uniform"]
 CHUNK = 8192
 """Texts that are looked at together: memory is flat over any number of them."""
+MOST_KEPT = 100_000
+"""Texts whose probabilities are kept from call to call, as tweets repeat (about 50 MB); then the store begins anew."""
 
 
 class Labeller(ABC):
@@ -29,6 +31,7 @@ class Labeller(ABC):
 
     def __init__(self, prior: Sequence[float] | npt.NDArray[Any]) -> None:
         self.prior = np.asarray(prior, dtype=np.float64)
+        self._kept: dict[str, npt.NDArray[np.float64]] = {}
 
     def predict_proba(self, texts: Sequence[str], prior: Prior = "raw") -> Floats:
         """Probabilities of negative, neutral, positive; equal texts are looked at once.
@@ -48,19 +51,26 @@ class Labeller(ABC):
             raise BadOption("no such prior", expected="raw | uniform", got=prior)
         if isinstance(texts, str):
             raise BadOption("one text in place of a list of texts", expected="[text]", got=texts[:40])
-        number: dict[str, int] = {}
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise BadOption("a text is not a string", got=type(text).__name__, where=f"text {place}")
-            number.setdefault(text, len(number))
-        distinct = list(number)
-        parts = [self._probabilities(distinct[i : i + CHUNK]) for i in range(0, len(distinct), CHUNK)]
-        made = np.concatenate([np.zeros((0, 3)), *parts]).astype(np.float64)
+        parts = [self._chunk(texts[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
+        made = np.concatenate([np.zeros((0, 3)), *parts])
         if prior == "uniform":
             made = made / self.prior
-        made = made / made.sum(axis=1, keepdims=True)
-        found: Floats = made[[number[text] for text in texts]].astype(np.float32).reshape(-1, 3)
+        found: Floats = (made / made.sum(axis=1, keepdims=True)).astype(np.float32)
         return found
+
+    def _chunk(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Probabilities of some texts; those that were asked for before are not looked at again, shape (texts, 3)."""
+        kept = self._kept
+        new = list(dict.fromkeys(text for text in texts if text not in kept))
+        if len(kept) + len(new) > MOST_KEPT:
+            self._kept = kept = {}
+            new = list(dict.fromkeys(texts))
+        if new:
+            kept.update(zip(new, np.asarray(self._probabilities(new), dtype=np.float64), strict=True))
+        return np.array([kept[text] for text in texts], dtype=np.float64).reshape(-1, 3)
 
     @abstractmethod
     def _probabilities(self, texts: list[str]) -> npt.NDArray[np.float64]:

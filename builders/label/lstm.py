@@ -8,7 +8,7 @@ mutual information in the training texts (Levy & Goldberg 2014). Texts of one le
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,25 +225,10 @@ def train(
     torch.manual_seed(seed)
     chance = np.random.default_rng(seed)
     rows = np.arange(len(labels)) if rows is None else rows
-    network = Network(num_words, config)
-    with torch.no_grad():
-        network.grams.weight.mul_(0.1)
-        if initial is not None:
-            network.words.weight.copy_(torch.from_numpy(initial))
-        else:
-            network.words.weight.mul_(0.3)
-    network.to(device).train()
+    network = _new_network(num_words, config, initial).to(device).train()
     lengths = np.diff(inputs.starts)[rows]
-    steps = config.epochs * sum(1 for _ in batches(lengths, config.batch_size))
-    tables = [network.words.weight, network.grams.weight]  # of these, a step touches the rows of its words only
-    others = [p for module in (network.lstm, network.document, network.scores) for p in module.parameters()]
-    optimizers = [torch.optim.SparseAdam(tables, lr=config.lr), torch.optim.Adam(others, lr=config.lr)]
-    one_cycle = torch.optim.lr_scheduler.OneCycleLR
-    schedules = [
-        one_cycle(o, max_lr=config.lr, total_steps=steps, pct_start=0.3, cycle_momentum=False) for o in optimizers
-    ]
-    targets = torch.from_numpy(labels).to(device)
-    grams = torch.from_numpy(inputs.grams).to(device)
+    step = _stepper(network, config.epochs * sum(1 for _ in batches(lengths, config.batch_size)))
+    targets, grams = torch.from_numpy(labels).to(device), torch.from_numpy(inputs.grams).to(device)
     for _ in range(config.epochs):
         for places in batches(lengths, config.batch_size, chance):
             texts = rows[places]
@@ -253,13 +238,38 @@ def train(
             values = torch.from_numpy(inputs.values[tokens]).to(device)
             vectors = network.vectors(words, grams[torch.from_numpy(inputs.gram_rows[tokens]).to(device)])
             scores, _ = network(vectors, values)
-            loss = nn.functional.cross_entropy(scores, targets[torch.from_numpy(texts).to(device)])
-            network.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(others, 5.0)
-            for each in (*optimizers, *schedules):
-                each.step()
+            step(nn.functional.cross_entropy(scores, targets[torch.from_numpy(texts).to(device)]))
     return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def _new_network(num_words: int, config: LstmConfig, initial: Floats | None) -> Network:
+    network = Network(num_words, config)
+    with torch.no_grad():
+        network.grams.weight.mul_(0.1)
+        if initial is not None:
+            network.words.weight.copy_(torch.from_numpy(initial))
+        else:
+            network.words.weight.mul_(0.3)
+    return network
+
+
+def _stepper(network: Network, num_steps: int) -> Callable[[torch.Tensor], None]:
+    """What takes a step for a loss: Adam, one cycle of the learning rate, clipped gradients."""
+    tables = [network.words.weight, network.grams.weight]  # of these, a step touches the rows of its words only
+    others = [p for module in (network.lstm, network.document, network.scores) for p in module.parameters()]
+    lr = network.config.lr
+    optimizers = [torch.optim.SparseAdam(tables, lr=lr), torch.optim.Adam(others, lr=lr)]
+    cycle = {"max_lr": lr, "total_steps": num_steps, "pct_start": 0.3, "cycle_momentum": False}
+    schedules = [torch.optim.lr_scheduler.OneCycleLR(optimizer, **cycle) for optimizer in optimizers]
+
+    def step(loss: torch.Tensor) -> None:
+        network.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(others, 5.0)
+        for each in (*optimizers, *schedules):
+            each.step()
+
+    return step
 
 
 class Lstm:

@@ -119,6 +119,7 @@ def contestants(given: argparse.Namespace, config: TandemConfig) -> Iterator[tup
     yield "ablation", OWN_SVM, of(use_lstm=False)
     yield "ablation", "without lexicons and counts beside words", of(use_dense=False)
     yield "ablation", "without words (n-grams)", of(use_ngrams=False)
+    yield "ablation", "without subwords", of(use_subwords=False)
     yield "ablation", LEAK, of(is_leaking=True)
 
 

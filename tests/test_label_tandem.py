@@ -22,6 +22,7 @@ from builders.label.lexicons import load_lexicons
 from builders.label.linear import Calibration, fit_svm
 from builders.label.lstm import Lstm, LstmConfig, Vocabulary, batches, initial_vectors, inputs_of, train
 from builders.label.metrics import evaluate
+from builders.label.subwords import BUCKETS, Subwords, grams, margins
 from builders.label.tandem import Tandem, TandemConfig, folds_of, train_tandem
 from builders.label.tokens import TokenTable
 from tests.label_helpers import BAD, GOOD, THINGS, labelled, tiny_tandem
@@ -53,6 +54,18 @@ def test_ngrams_are_those_of_scikit_learn() -> None:
     assert found.shape == expected.shape and set(names) == set(theirs.vocabulary_)
     assert abs(found - expected[:, [theirs.vocabulary_[name] for name in names]]).max() < 1e-6
     assert mine.transform(TABLE.encode(["zzz yyy", ""])).nnz == 0
+
+
+def test_margins_of_subwords_are_sums_over_words() -> None:
+    batch = TABLE.encode(TEXTS)
+    learned = Subwords.fit(batch, min_texts=2)
+    weights = np.random.default_rng(0).normal(size=(BUCKETS, 3)).astype(np.float32)
+    expected = learned.transform(batch) @ weights
+    found = margins(batch, learned.of_tokens(TABLE, weights))
+    assert np.abs(found - expected).max() < 1e-5 and np.abs(expected).max() > 0.01
+    one = np.asarray((learned.transform(TABLE.encode(["good phone"])) > 0).sum())
+    assert 0 < one <= len(grams("good")) + len(grams("phone"))
+    assert learned.transform(TABLE.encode([""])).nnz == 0
 
 
 def test_what_the_dense_features_say() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from builders.label import lstm
+from builders.label import lstm, subwords
 from builders.label.features import Floats, Ints, Ngrams, Standard, dense, stacked
 from builders.label.labeller import Labeller
 from builders.label.lexicons import load_lexicons
@@ -38,7 +38,7 @@ class TandemConfig:
     """That the LSTM's word on the training texts is made in."""
     networks: int = 2
     """Of different seeds, whose probabilities are averaged."""
-    c: float = 0.2
+    c: float = 0.15
     """Of the SVM."""
     dense_weight: float = 0.05
     """Of lexicons and counts beside words."""
@@ -47,6 +47,7 @@ class TandemConfig:
     seed: int = 0
     use_lstm: bool = True
     use_ngrams: bool = True
+    use_subwords: bool = True
     use_dense: bool = True
     is_leaking: bool = False
     """For the ablation only: the LSTM's word on a text from a network that was trained on it."""
@@ -58,7 +59,7 @@ class Tandem(Labeller):
     Args:
         config: of its training.
         prior: share of each class in the training data, shape (3,).
-        ngrams, standard, weights, intercept, calibration: of the SVM.
+        ngrams, subwords, standard, weights, intercept, calibration: of the SVM; weights of the subwords come last.
         networks: the LSTMs; none: without.
         log_standard: of their log-probabilities.
     """
@@ -71,6 +72,7 @@ class Tandem(Labeller):
         config: TandemConfig,
         prior: Sequence[float] | npt.NDArray[Any],
         ngrams: Ngrams,
+        subwords: subwords.Subwords,
         standard: Standard,
         weights: Floats,
         intercept: Floats,
@@ -81,8 +83,9 @@ class Tandem(Labeller):
         super().__init__(prior)
         self.config, self.ngrams, self.standard, self.networks = config, ngrams, standard, tuple(networks)
         self.weights, self.intercept, self.calibration = weights, intercept, calibration
-        self.log_standard = log_standard
+        self.subwords, self.log_standard = subwords, log_standard
         self._table = TokenTable(load_lexicons())
+        self._words, self._of_tokens = self._table.words, np.zeros((0, 3))
         # Once: the product with a sparse table wants its rows one behind the other.
         self._by_feature = np.ascontiguousarray(weights.T)
 
@@ -93,7 +96,19 @@ class Tandem(Labeller):
         for part in _parts(self.config, batch, self.ngrams, self.standard, logs, self.log_standard):
             made += part @ self._by_feature[at : at + part.shape[1]]
             at += part.shape[1]
+        if self.config.use_subwords:
+            made += subwords.margins(batch, self._subword_margins(self._by_feature[at:]))
         return self.calibration.probabilities(made)
+
+    def _subword_margins(self, weights: Floats) -> npt.NDArray[np.float64]:
+        """What each token of the table adds, kept from batch to batch."""
+        if self._words is not self._table.words:
+            self._words, self._of_tokens = self._table.words, np.zeros((0, 3))
+        start = len(self._of_tokens)
+        if start < len(self._words):
+            new = self.subwords.of_tokens(self._table, weights, start)
+            self._of_tokens = np.concatenate([self._of_tokens, new])
+        return self._of_tokens
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """See `Labeller`."""
@@ -102,6 +117,7 @@ class Tandem(Labeller):
             "pairs": self.ngrams.pairs,
             "triples": self.ngrams.triples,
             "idf": self.ngrams.idf,
+            "subword_idf": self.subwords.idf,
             "dense_mean": self.standard.mean,
             "dense_scale": self.standard.scale,
             "log_mean": self.log_standard.mean,
@@ -132,6 +148,7 @@ class Tandem(Labeller):
             config=config,
             prior=arrays["prior"],
             ngrams=Ngrams(words=words, pairs=pairs, triples=triples, idf=arrays["idf"]),
+            subwords=subwords.Subwords(idf=arrays["subword_idf"]),
             standard=Standard(mean=arrays["dense_mean"], scale=arrays["dense_scale"]),
             log_standard=Standard(mean=arrays["log_mean"], scale=arrays["log_scale"]),
             weights=arrays["weights"],
@@ -155,7 +172,7 @@ def _parts(
     logs: Floats | None,
     log_standard: Standard,
 ) -> list[sparse.csr_matrix | Floats]:
-    """What the SVM sees, side by side."""
+    """What the SVM sees beside subwords, side by side."""
     made: list[sparse.csr_matrix | Floats] = [ngrams.transform(batch)] if config.use_ngrams else []
     if config.use_dense:
         made.append(standard.transform(dense(batch)) * np.float32(config.dense_weight))
@@ -205,7 +222,9 @@ def train_tandem(
     if config.use_lstm:
         networks, logs = _train_networks(batch, labels, folds, config, workers, device, vectors, say)
     log_standard = Standard.fit(logs if logs is not None else np.zeros((1, 3), np.float32), LEAST_DEVIATION)
-    features = stacked(_parts(config, batch, ngrams, standard, logs, log_standard))
+    parts = _parts(config, batch, ngrams, standard, logs, log_standard)
+    of_words = subwords.Subwords.fit(batch)
+    features = stacked([*parts, *([of_words.transform(batch)] if config.use_subwords else [])])
     say(f"SVM: {features.shape[1]:,} features, {config.folds} folds")
     held_out = out_of_fold(features, labels, folds, config.c)
     weights, intercept = fit_svm(features, labels, config.c)
@@ -213,6 +232,7 @@ def train_tandem(
         config=config,
         prior=np.bincount(labels, minlength=3) / len(labels),
         ngrams=ngrams,
+        subwords=of_words,
         standard=standard,
         weights=weights,
         intercept=intercept,

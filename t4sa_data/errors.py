@@ -105,6 +105,10 @@ class ClassAbsent(TableError):
     """Training data without a text of some class, or with too few for every fold."""
 
 
+class TooManyBadLines(TableError):
+    """More lines of raw tweets are no JSON, or more files cut, than the share that may be."""
+
+
 class VectorsError(TableError):
     """A file of word vectors that does not parse, or has none that are needed."""
 

@@ -1,0 +1,335 @@
+"""The stage `collect`: raw tweets in, the tweets that are kept out, and a ledger in which every tweet has its fate.
+
+A tweet that comes again is looked at once: the first one counts, files being read in the order of their paths. What is
+written is sorted by tweet id, and so is the same for any order of the arguments.
+
+Memory: 9 bytes for each tweet of the input while it is read, 33 while it is sorted; kept rows wait in a temporary file
+beside the output.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from calendar import timegm
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from builders.collect import PUBLISHED, REASONS, Rules, begins_rt, images, keep, text_of
+from builders.keys import Ints
+from builders.ledger import LEDGER_NAME
+from builders.sources.tweets import MAX_BAD_SHARE, Seen, read_tweets
+from builders.state import BATCH_ROWS
+from t4sa_data.errors import OutputError
+from t4sa_data.files import atomic_file, explain_os_errors, write_json
+from t4sa_data.shards import open_writer
+
+STAGE = "collect"
+DELETED = "collect/deleted"
+"""Its author deleted it since, by a notice of the stream. Only where it is asked for."""
+ALL_REASONS = (*REASONS, DELETED)
+IDS_NAME, TWEETS_NAME, COUNTS_NAME = "kept_ids.txt", "tweets.parquet", "collect.json"
+TWEETS_SCHEMA = pa.schema(
+    [
+        ("tweet_id", pa.int64()),
+        ("text", pa.string()),
+        ("lang", pa.string()),
+        ("created_at", pa.timestamp("s", "UTC")),
+        ("image_urls", pa.list_(pa.string())),
+        ("num_images", pa.int8()),
+    ]
+)
+"""The k-th of `image_urls` is the image `<tweet_id>-<k>`; nothing about the author is kept."""
+LEDGER_SCHEMA = pa.schema([("tweet_id", pa.int64()), ("stage", pa.string()), ("reason", pa.string())])
+"""A row for each tweet; no reason: it is kept."""
+_SPILL_ROWS = 8192
+_KEPT = 0
+_CODES: dict[str | None, int] = {None: _KEPT} | {reason: code for code, reason in enumerate(ALL_REASONS, 1)}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_PROGRESS_TWEETS = 4096
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What to collect, and how."""
+
+    files: tuple[Path, ...]
+    """Files and folders."""
+    out: Path
+    rules: Rules = PUBLISHED
+    drop_deleted: bool = False
+    """Drop tweets that a notice of the same input deletes; else they are only counted."""
+    max_bad_share: float = MAX_BAD_SHARE
+    """Of lines, and of files, that may be bad."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What was done."""
+
+    seen: Seen
+    num_repeated: int
+    """Tweets that had come before."""
+    by_reason: dict[str, int]
+    """Tweets that are dropped, in the order of the rules."""
+    num_kept: int
+    num_images: int
+    """Of kept tweets."""
+    num_rt_text: int
+    """Kept tweets whose text begins `RT @`."""
+    num_deleted: int
+    """Kept tweets that a notice deletes; 0 where such are dropped."""
+
+    @property
+    def num_candidates(self) -> int:
+        """Different tweets; kept and dropped ones add up to it."""
+        return self.num_kept + sum(self.by_reason.values())
+
+    def funnel(self) -> list[tuple[str, int]]:
+        """From lines to kept tweets: what comes in is what goes out, step by step."""
+        seen = self.seen
+        notices = [(f"- no tweet: {kind}", num) for kind, num in sorted(seen.notices.items())]
+        dropped = [(f"- {reason}", num) for reason, num in self.by_reason.items() if num]
+        return [
+            ("lines", seen.num_lines), ("- no JSON object", seen.num_bad), *notices, ("- repeated", self.num_repeated),
+            ("tweets", self.num_candidates), *dropped, ("kept", self.num_kept),
+        ]  # fmt: skip
+
+    def as_text(self) -> str:
+        """The funnel, what else is to be known, and where lines and files are bad."""
+        seen = self.seen
+        more = [
+            ("images of kept tweets", self.num_images), ("kept, text begins RT @", self.num_rt_text),
+            ("kept, deleted since", self.num_deleted), ("files", seen.num_files),
+            ("files cut or damaged", seen.num_damaged), ("files of other names, not read", seen.num_skipped),
+        ]  # fmt: skip
+        rows = [*self.funnel(), ("", -1), *more]
+        width = max(len(name) for name, _ in rows)
+        made = [f"{name:<{width}}  {num:>13,}" if name else "" for name, num in rows]
+        made += [f"bad: {what}" for what in seen.first_bad] + [f"damaged: {what}" for what in seen.first_damaged]
+        return "\n".join(made)
+
+    def as_json(self) -> dict[str, Any]:
+        """All counts; no places, no times."""
+        seen = self.seen
+        return {
+            "stage": STAGE,
+            "lines": seen.num_lines,
+            "bad_lines": seen.num_bad,
+            "no_tweets": dict(sorted(seen.notices.items())),
+            "repeated": self.num_repeated,
+            "tweets": self.num_candidates,
+            "dropped": self.by_reason,
+            "kept": self.num_kept,
+            "images": self.num_images,
+            "kept_rt_text": self.num_rt_text,
+            "kept_deleted": self.num_deleted,
+            "files": seen.num_files,
+            "damaged_files": seen.num_damaged,
+            "skipped_files": seen.num_skipped,
+        }
+
+
+def run(config: CollectConfig, progress: Callable[[int], object] = lambda _num: None) -> Outcome:
+    """Collect tweets; writes `kept_ids.txt`, `tweets.parquet`, `ledger.parquet` and, last, `collect.json` into `out`.
+
+    Args:
+        config: what, and where to.
+        progress: gets the number of tweets read, now and then.
+
+    Raises:
+        InputMissing: no such file.
+        BadOption: a share that is none.
+        TooManyBadLines: more than may be; nothing is written.
+        OutputError, DiskSpaceError: of the output.
+    """
+    seen = Seen()
+    seen.require(config.max_bad_share)
+    _require_folder(config.out)
+    with _spill(config.out) as kept:
+        ids, codes = _read(config, seen, kept, progress)
+        seen.require(config.max_bad_share)
+        first = _first_by_id(ids)
+        kept.close()
+        is_deleted = np.isin(ids[first], np.asarray(seen.deleted))
+        if config.drop_deleted:
+            codes[first[is_deleted & (codes[first] == _KEPT)]] = _CODES[DELETED]
+        chosen = first[codes[first] == _KEPT]
+        _write_ids(config.out, ids[chosen])
+        num_images, num_rt = _write_tweets(config.out, kept, chosen)
+        _write_ledger(config.out, ids, codes, first)
+    counts = np.bincount(codes[first], minlength=len(_CODES)).tolist()
+    outcome = Outcome(
+        seen=seen,
+        num_repeated=len(ids) - len(first),
+        by_reason={reason: counts[_CODES[reason]] for reason in ALL_REASONS},
+        num_kept=counts[_KEPT],
+        num_images=num_images,
+        num_rt_text=num_rt,
+        num_deleted=int((is_deleted & (codes[first] == _KEPT)).sum()),
+    )
+    options = {**asdict(config.rules), "drop_deleted": config.drop_deleted}
+    write_json(config.out / COUNTS_NAME, {**outcome.as_json(), "options": options})
+    return outcome
+
+
+def _require_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputError("the output is a file", expected="a folder", where=out)
+    with explain_os_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def _read(config: CollectConfig, seen: Seen, kept: _Kept, progress: Callable[[int], object]) -> tuple[Ints, Bytes]:
+    """Id and code of each tweet of the input, shape (n,), repeated ones too; rows of kept ones go to `kept`."""
+    ids, codes = array("q"), array("B")
+    rules, take_id, take_code = config.rules, ids.append, codes.append
+    for number, tweet in read_tweets(config.files, seen):
+        reason = keep(tweet, rules).reason
+        if reason is None:
+            kept.add(len(ids), number, tweet)
+        take_id(number)
+        take_code(_CODES[reason])
+        if not len(ids) % _PROGRESS_TWEETS:
+            progress(_PROGRESS_TWEETS)
+    progress(len(ids) % _PROGRESS_TWEETS)
+    return np.asarray(ids), np.asarray(codes)
+
+
+def _first_by_id(ids: Ints) -> Ints:
+    """Positions of the first appearance of each id, by ascending id.
+
+    >>> _first_by_id(np.array([9, 4, 9, 7])).tolist()
+    [1, 3, 0]
+    """
+    order = np.argsort(ids, kind="stable")
+    in_order = ids[order]
+    is_first = np.ones(len(ids), dtype=bool)
+    is_first[1:] = in_order[1:] != in_order[:-1]
+    return order[is_first]
+
+
+class _Kept:
+    """Rows of kept tweets, in a file, in the order of the input; then some of them, in any order."""
+
+    SCHEMA = pa.schema([*TWEETS_SCHEMA, ("is_rt", pa.bool_())])
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._writer = pa.ipc.new_file(pa.PythonFile(file, mode="w"), self.SCHEMA)
+        self._rows: list[tuple[Any, ...]] = []
+        self._positions = array("q")
+
+    def add(self, position: int, number: int, tweet: Mapping[str, Any]) -> None:
+        """Add the tweet that stands at a position of the input."""
+        urls = [None if image.url is None else _clean(image.url) for image in images(tweet, number)]
+        when = parse_time(tweet.get("created_at"))
+        row = (number, _clean(text_of(tweet)), tweet.get("lang"), when, urls, len(urls), begins_rt(tweet))
+        self._rows.append(row)
+        self._positions.append(position)
+        if len(self._rows) == _SPILL_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip(zip(*self._rows, strict=True), self.SCHEMA, strict=True)
+        ]
+        self._writer.write_batch(pa.record_batch(columns, schema=self.SCHEMA))
+        self._rows = []
+
+    def close(self) -> None:
+        """No more are added."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+        self._file.flush()
+
+    def chosen(self, positions: Ints) -> Iterator[pa.Table]:
+        """Rows of the tweets at these positions of the input, in this order, `BATCH_ROWS` at a time."""
+        reader = pa.ipc.open_file(pa.PythonFile(self._file, mode="r"))
+        places = np.searchsorted(np.asarray(self._positions), positions)
+        for start in range(0, len(places), BATCH_ROWS):
+            batches, rows = np.divmod(places[start : start + BATCH_ROWS], _SPILL_ROWS)
+            order = np.argsort(batches, kind="stable")
+            parts = [reader.get_batch(int(i)).take(rows[order][batches[order] == i]) for i in np.unique(batches)]
+            back = np.empty_like(order)
+            back[order] = np.arange(len(order))
+            yield pa.Table.from_batches(parts, self.SCHEMA).combine_chunks().take(back)
+
+
+@contextmanager
+def _spill(folder: Path) -> Iterator[_Kept]:
+    """Rows in a file without a name: nothing is left of it, whatever is killed."""
+    with explain_os_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+        yield _Kept(file)
+
+
+def _clean(text: str) -> str:
+    """Halves of surrogate pairs joined, or replaced where they stand alone: UTF-8 has none."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def parse_time(text: object) -> int | None:
+    """A tweet's `created_at` in seconds since 1970; None: it is none. `strptime`'s names of months follow the locale.
+
+    >>> parse_time("Tue Mar 21 20:50:14 +0000 2006"), parse_time("yesterday")
+    (1142974214, None)
+    """
+    try:
+        _, month, day, clock, zone, year = str(text).split()
+        hour, minute, second = clock.split(":")
+        ahead = 0 if zone == "+0000" else 60 * (60 * int(zone[:3]) + int(zone[0] + zone[3:]))
+        return _midnight(year, month, day) + 3600 * int(hour) + 60 * int(minute) + int(second) - ahead
+    except (ValueError, IndexError):
+        return None
+
+
+@lru_cache
+def _midnight(year: str, month: str, day: str) -> int:
+    return timegm(date(int(year), _MONTHS.index(month) + 1, int(day)).timetuple())
+
+
+def _write_ids(out: Path, ids: Ints) -> None:
+    with atomic_file(out / IDS_NAME) as sink:
+        for start in range(0, len(ids), BATCH_ROWS):
+            sink.write("".join(f"{number}\n" for number in ids[start : start + BATCH_ROWS].tolist()).encode())
+
+
+def _write_tweets(out: Path, kept: _Kept, positions: Ints) -> tuple[int, int]:
+    """Write `tweets.parquet`; the number of images, and of texts that begin `RT @`."""
+    num_images = num_rt = 0
+    with atomic_file(out / TWEETS_NAME) as sink:
+        writer = open_writer(sink, TWEETS_SCHEMA)
+        for table in kept.chosen(positions):
+            num_images += int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
+            num_rt += int(table["is_rt"].to_numpy().sum())
+            writer.write_table(table.drop_columns(["is_rt"]))
+        writer.close()
+    return num_images, num_rt
+
+
+def _write_ledger(out: Path, ids: Ints, codes: Bytes, first: Ints) -> None:
+    """Write `ledger.parquet`."""
+    names = pa.array([*ALL_REASONS], pa.string())
+    with atomic_file(out / LEDGER_NAME) as sink:
+        writer = open_writer(sink, LEDGER_SCHEMA)
+        for start in range(0, len(first), BATCH_ROWS):
+            rows = first[start : start + BATCH_ROWS]
+            code = codes[rows].astype(np.int32)
+            reasons = pa.DictionaryArray.from_arrays(pa.array(code - 1, mask=code == _KEPT), names).cast(pa.string())
+            stage = pa.repeat(STAGE, len(rows))
+            writer.write_table(pa.table([pa.array(ids[rows]), stage, reasons], schema=LEDGER_SCHEMA))
+        writer.close()

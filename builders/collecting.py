@@ -43,8 +43,8 @@ TWEETS_SCHEMA = pa.schema(
         ("tweet_id", pa.int64()),
         ("text", pa.string()),
         ("lang", pa.string()),
-        ("created_at", pa.timestamp("s", "UTC")),
-        ("image_urls", pa.list_(pa.string())),
+        ("created_at", pa.timestamp("ms", "UTC")),
+        ("image_urls", pa.list_(pa.field("element", pa.string()))),
         ("num_images", pa.int8()),
     ]
 )
@@ -283,16 +283,16 @@ def _clean(text: str) -> str:
 
 
 def parse_time(text: object) -> int | None:
-    """A tweet's `created_at` in seconds since 1970; None: it is none. `strptime`'s names of months follow the locale.
+    """A tweet's `created_at` in ms since 1970; None: it is none. `strptime`'s names of months follow the locale.
 
     >>> parse_time("Tue Mar 21 20:50:14 +0000 2006"), parse_time("yesterday")
-    (1142974214, None)
+    (1142974214000, None)
     """
     try:
         _, month, day, clock, zone, year = str(text).split()
         hour, minute, second = clock.split(":")
         ahead = 0 if zone == "+0000" else 60 * (60 * int(zone[:3]) + int(zone[0] + zone[3:]))
-        return _midnight(year, month, day) + 3600 * int(hour) + 60 * int(minute) + int(second) - ahead
+        return 1000 * (_midnight(year, month, day) + 3600 * int(hour) + 60 * int(minute) + int(second) - ahead)
     except (ValueError, IndexError):
         return None
 

@@ -265,7 +265,7 @@ def _zstd(file: io.BufferedReader) -> Any:
 
 
 _COMPRESSED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
-    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file, mode="rb")),
     (b"BZh", bz2.BZ2File),
     (b"\x28\xb5\x2f\xfd", _zstd),
 )
@@ -292,7 +292,8 @@ class _Part(io.RawIOBase):
 
 
 def _tar_members(where: str, file: io.BufferedReader, seen: Seen) -> Iterator[tuple[str, Any]]:
-    tar = Forward(iter(partial(file.read, _PIECE_BYTES), b""), 0)
+    # `read1`: what stands before a fault in compressed bytes is not lost.
+    tar = Forward(iter(partial(file.read1, _PIECE_BYTES), b""), 0)
     for member in walk_on(tar, where, _NO_SIZE):
         if member.kind == "file" and is_named_like_tweets(member.name):
             yield member.name, _Part(tar, member)

@@ -3,8 +3,8 @@
 A tweet that comes again is looked at once: the first one counts, files being read in the order of their paths. What is
 written is sorted by tweet id, and so is the same for any order of the arguments.
 
-Memory: 9 bytes for each tweet of the input while it is read, 33 while it is sorted; kept rows wait in a temporary file
-beside the output.
+Memory: 9 bytes for each tweet of the input while it is read, 34 while they are sorted, 8 for each notice of a deletion;
+kept rows wait in a temporary file in the output folder. A stream of 100 million tweets is sorted in 3.4 GB.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def run(config: CollectConfig, progress: Callable[[int], object] = lambda _num: 
         seen.require(config.max_bad_share)
         first = _first_by_id(ids)
         kept.close()
-        is_deleted = np.isin(ids[first], np.asarray(seen.deleted))
+        is_deleted = _is_among(ids[first], np.asarray(seen.deleted))
         if config.drop_deleted:
             codes[first[is_deleted & (codes[first] == _KEPT)]] = _CODES[DELETED]
         chosen = first[codes[first] == _KEPT]
@@ -217,6 +217,19 @@ def _first_by_id(ids: Ints) -> Ints:
     is_first = np.ones(len(ids), dtype=bool)
     is_first[1:] = in_order[1:] != in_order[:-1]
     return order[is_first]
+
+
+def _is_among(ascending: Ints, wanted: Ints) -> npt.NDArray[np.bool_]:
+    """Which of these ids are wanted, without sorting them again.
+
+    >>> _is_among(np.array([2, 5, 9]), np.array([9, 9, 1, 10, 3])).tolist()
+    [False, False, True]
+    """
+    found = np.zeros(len(ascending), dtype=bool)
+    if len(ascending):
+        places = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+        found[places[ascending[places] == wanted]] = True
+    return found
 
 
 class _Kept:

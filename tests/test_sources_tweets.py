@@ -216,7 +216,8 @@ def test_half_a_surrogate_pair_is_json(tmp_path: Path) -> None:
 def test_what_is_no_tweet_is_counted_by_its_kind(tmp_path: Path) -> None:
     others = [
         {"delete": {"status": {"id": 7, "id_str": "7", "user_id": 3}}},
-        {"delete": {"status": {"id_str": str(FIRST_ID)}}}, {"delete": None}, {"scrub_geo": {}}, {"limit": {"track": 5}}, {"status_withheld": {"id": 7}}, {},
+        {"delete": {"status": {"id_str": str(FIRST_ID)}}}, {"delete": None},
+        {"scrub_geo": {}}, {"limit": {"track": 5}}, {"status_withheld": {"id": 7}}, {},
         {"id": 5, "name": "a user"}, {"text": "no id"}, {"id": "x", "text": "a"}, {"unknown": {}},
     ]  # fmt: skip
     seen = Seen()
@@ -292,9 +293,9 @@ def test_no_archive_at_all(tmp_path: Path, data: bytes) -> None:
 
 def test_a_member_with_a_password(tmp_path: Path) -> None:
     whole = bytearray(zipped({"a.json": LINES, "b.json": LINES}))
-    name = whole.index(b"a.json")
-    for mark, place, name in ((b"PK\x03\x04", 6, name), (b"PK\x01\x02", 8, whole.index(b"a.json", name + 1))):
-        whole[whole.rindex(mark, 0, name) + place] |= 1
+    local = whole.index(b"a.json")
+    for mark, place, end in ((b"PK\x03\x04", 6, local), (b"PK\x01\x02", 8, whole.index(b"a.json", local + 1))):
+        whole[whole.rindex(mark, 0, end) + place] |= 1
     seen = Seen()
     assert read(put(tmp_path, "grab.zip", bytes(whole)), seen) == IDS
     assert (seen.num_damaged, seen.num_files) == (1, 2)

@@ -264,9 +264,26 @@ def _zstd(file: io.BufferedReader) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
 
 
+class _Steps(io.RawIOBase):
+    """Decompressed bytes as they come: to fill a buffer whole would lose what stands before a fault."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Always True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As files do."""
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 _COMPRESSED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
-    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file, mode="rb")),
-    (b"BZh", bz2.BZ2File),
+    (b"\x1f\x8b", lambda file: _Steps(gzip.GzipFile(fileobj=file, mode="rb"))),
+    (b"BZh", lambda file: _Steps(bz2.BZ2File(file))),
     (b"\x28\xb5\x2f\xfd", _zstd),
 )
 
@@ -279,6 +296,7 @@ class _Part(io.RawIOBase):
         tar.seek(member.offset)
 
     def readable(self) -> bool:
+        """Always True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -292,7 +310,7 @@ class _Part(io.RawIOBase):
 
 
 def _tar_members(where: str, file: io.BufferedReader, seen: Seen) -> Iterator[tuple[str, Any]]:
-    # `read1`: what stands before a fault in compressed bytes is not lost.
+    # `read1`, as in `_Steps`.
     tar = Forward(iter(partial(file.read1, _PIECE_BYTES), b""), 0)
     for member in walk_on(tar, where, _NO_SIZE):
         if member.kind == "file" and is_named_like_tweets(member.name):

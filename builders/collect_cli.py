@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def collect(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES...", help="JSON lines, plain or .gz, .bz2, .zst; tar or zip of them; folders."),
+        typer.Argument(metavar="FILES", help="JSON lines, plain or .gz, .bz2, .zst; tar or zip of them; folders."),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Gets kept_ids.txt, tweets.parquet, ledger.parquet.")],
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of lines, and of files, that may be bad.")] = 0.01,

@@ -237,8 +237,8 @@ class _Kept:
 
     SCHEMA = pa.schema([*TWEETS_SCHEMA, ("is_rt", pa.bool_())])
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, folder: Path) -> None:
+        self._file, self._folder = file, folder
         self._writer = pa.ipc.new_file(pa.PythonFile(file, mode="w"), self.SCHEMA)
         self._rows: list[tuple[Any, ...]] = []
         self._positions = array("q")
@@ -258,15 +258,17 @@ class _Kept:
             pa.array(values, field.type)
             for values, field in zip(zip(*self._rows, strict=True), self.SCHEMA, strict=True)
         ]
-        self._writer.write_batch(pa.record_batch(columns, schema=self.SCHEMA))
+        with explain_os_errors(self._folder):
+            self._writer.write_batch(pa.record_batch(columns, schema=self.SCHEMA))
         self._rows = []
 
     def close(self) -> None:
         """No more are added."""
         if self._rows:
             self._flush()
-        self._writer.close()
-        self._file.flush()
+        with explain_os_errors(self._folder):
+            self._writer.close()
+            self._file.flush()
 
     def chosen(self, positions: Ints) -> Iterator[pa.Table]:
         """Rows of the tweets at these positions of the input, in this order, `BATCH_ROWS` at a time."""
@@ -284,8 +286,10 @@ class _Kept:
 @contextmanager
 def _spill(folder: Path) -> Iterator[_Kept]:
     """Rows in a file without a name: nothing is left of it, whatever is killed."""
-    with explain_os_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
-        yield _Kept(file)
+    with explain_os_errors(folder):
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    with file:
+        yield _Kept(file, folder)
 
 
 def _clean(text: str) -> str:

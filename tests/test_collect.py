@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -22,7 +24,7 @@ from builders import collecting
 from builders.collect import Image, Rules, images, keep, media, text_of, tweet_id
 from builders.collect_cli import app
 from builders.collecting import LEDGER_SCHEMA, TWEETS_SCHEMA, CollectConfig, Outcome, parse_time, run
-from t4sa_data.errors import OutputError, TooManyBadLines
+from t4sa_data.errors import DiskSpaceError, OutputError, TooManyBadLines
 
 from tests.tweet_helpers import FIRST_ID, TEXT, dump, entities, medium, tweet  # isort: skip
 
@@ -317,6 +319,20 @@ def test_an_output_that_is_a_file(tmp_path: Path) -> None:
     source.write_bytes(dump([tweet()]))
     with pytest.raises(OutputError):
         collected(source, source)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "tweets.jsonl"
+    source.write_bytes(dump([tweet()]))
+
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(collecting.tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(DiskSpaceError):
+        collected(tmp_path / "out", source)
+    assert not list((tmp_path / "out").iterdir())
 
 
 # The command.

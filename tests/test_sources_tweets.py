@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import json
@@ -332,3 +333,20 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, cwd=root, env=env, check=True)
     num, grown_kb = map(int, done.stdout.split())
     assert num == 20_000 and grown_kb < 24_000  # 64 MB of lines went by; bzip2 alone takes 4 MB
+
+
+def test_what_the_system_does_not_let_us_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, "a", LINES)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(source, "tweet_id", broken)  # in the middle of a file
+    with pytest.raises(InputMissing, match=r"cannot be read: got Input/output error \[.*/a\]"):
+        read(path)
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(InputMissing, match=r"cannot be read: got Permission denied \[.*/a\]"):
+        read(path)

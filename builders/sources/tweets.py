@@ -129,13 +129,20 @@ def read_tweets(paths: Iterable[str | Path], seen: Seen | None = None) -> Iterat
         seen: gets the counts.
 
     Raises:
-        InputMissing: no such file or folder.
+        InputMissing: no such file or folder, or one that the system does not let us read.
     """
     seen = Seen() if seen is None else seen
     for path in expand(paths, seen):
-        with path.open("rb", buffering=_BUFFER_BYTES) as file, _noted(seen, str(path)):
+        with _opened(path) as file, _noted(seen, str(path)):
             for where, text in _files(str(path), file, seen, 0):
                 yield from _tweets(where, text, seen)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open("rb", buffering=_BUFFER_BYTES)
+    except OSError as error:
+        raise _unreadable(error, path) from error
 
 
 def expand(paths: Iterable[str | Path], seen: Seen | None = None) -> Sequence[Path]:
@@ -193,7 +200,7 @@ def _tweets(where: str, text: io.BufferedReader, seen: Seen) -> Iterator[tuple[i
             num_tweets += 1
             yield key, found
     except (*_FAULTS, OSError) as error:
-        _reraise_if_of_the_system(error)
+        _require_no_fault_of_the_system(error, where)
         seen.damaged(f"{where}, after line {number}", error)
     finally:
         seen.num_lines += num_lines
@@ -349,11 +356,15 @@ def _noted(seen: Seen, where: str) -> Iterator[None]:
     try:
         yield
     except (*_FAULTS, OSError) as error:
-        _reraise_if_of_the_system(error)
+        _require_no_fault_of_the_system(error, where)
         seen.num_files += 1
         seen.damaged(where, error)
 
 
-def _reraise_if_of_the_system(error: Exception) -> None:
-    if isinstance(error, OSError) and error.errno is not None:  # a disk's fault, not a decompressor's
-        raise error
+def _require_no_fault_of_the_system(error: Exception, where: str) -> None:
+    if isinstance(error, OSError) and error.errno is not None:  # the disk's, not a decompressor's
+        raise _unreadable(error, where) from error
+
+
+def _unreadable(error: OSError, where: object) -> InputMissing:
+    return InputMissing("the input cannot be read", got=error.strerror, where=where)

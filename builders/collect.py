@@ -209,7 +209,12 @@ def images(tweet: Tweet, number: int) -> list[Image]:
     >>> images({"entities": {"media": [{"type": "photo", "media_url": "http://pbs.example/a.jpg"}]}}, 7)
     [Image(key='7-1', url='http://pbs.example/a.jpg')]
     """
-    return [Image(f"{number}-{k}", _url(medium)) for k, medium in enumerate(media(tweet)[:MAX_IMAGES], 1)]
+    return [Image(f"{number}-{k}", url) for k, url in enumerate(image_urls(tweet), 1)]
+
+
+def image_urls(tweet: Tweet) -> list[str | None]:
+    """Where the images of a tweet that is kept were, as in `images`."""
+    return [_url(medium) for medium in media(tweet)[:MAX_IMAGES]]
 
 
 def _url(medium: Mapping[str, Any]) -> str | None:

@@ -285,6 +285,15 @@ def test_the_order_of_the_arguments_is_nothing_and_a_second_run_writes_the_same(
     assert written(tmp_path / "a") == first
 
 
+def test_an_output_inside_the_input_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "tweets.jsonl").write_bytes(dump(MIXED))
+    collected(tmp_path, tmp_path)
+    first = written(tmp_path)
+    again = collected(tmp_path, tmp_path)
+    assert again.seen.num_files == 1 and again.num_kept == 3
+    assert {**written(tmp_path), "collect.json": b""} == {**first, "collect.json": b""}  # it counts what is not read
+
+
 def test_rows_wait_in_pieces_and_come_out_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [n * 7919 % 1009 for n in range(1009)]
     source = tmp_path / "tweets.jsonl"
@@ -294,6 +303,35 @@ def test_rows_wait_in_pieces_and_come_out_in_order(tmp_path: Path, monkeypatch: 
     assert_adds_up(collected(tmp_path / "out", source), tmp_path / "out")
     kept = [n for n in range(1009) if n % 3]
     assert pq.read_table(tmp_path / "out/tweets.parquet")["text"].to_pylist() == [f"{TEXT} {n}" for n in kept]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from builders import collecting
+from t4sa_data import files
+files.sync_folder = lambda folder: None
+os.fsync = lambda file: next(left) or os.kill(os.getpid(), 9)
+left = iter([True] * int(sys.argv[3]) + [False])
+collecting.run(collecting.CollectConfig(files=(Path(sys.argv[1]),), out=Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+@pytest.mark.parametrize("num_written", [0, 2])
+def test_a_killed_run_leaves_whole_files_and_is_run_again(tmp_path: Path, num_written: int) -> None:
+    source, out = tmp_path / "tweets.jsonl", tmp_path / "out"
+    source.write_bytes(dump(MIXED))
+    collected(tmp_path / "whole", source)
+    line = [sys.executable, "-c", KILLED, str(source), str(out), str(num_written)]
+    done = subprocess.run(line, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == -9
+    whole, found = written(tmp_path / "whole"), written(out)
+    assert len(found.keys() - whole.keys()) == 1  # the one that was being written
+    assert {name: data for name, data in found.items() if name in whole}.items() <= whole.items()
+    assert len(found.keys() & whole.keys()) == num_written
+    collected(out, source)
+    assert written(out) == whole
 
 
 def test_nothing_in_nothing_out(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ CASES: dict[str, tuple[dict[str, Any], str | None]] = {
         tweet(entities=..., extended_tweet={**LONG, "extended_entities": entities(VIDEO)}),
         rules.NOT_ONLY_PHOTOS,
     ),
+    "a long tweet, other media outside": (
+        tweet(extended_entities=entities(PHOTO), extended_tweet={**LONG, "extended_entities": entities(VIDEO)}),
+        rules.NOT_ONLY_PHOTOS,
+    ),
     "a long tweet, entities inside only": (
         tweet(entities=..., extended_tweet={"full_text": TEXT, "entities": entities(PHOTO)}),
         None,

@@ -2,8 +2,8 @@
 
 Confidence is the largest of the three `raw` probabilities, those that `t4sa label run` writes. The trap: under the
 `uniform` rule (the training data's share of classes divided out) the most confident 30 % of SemEval's development
-tweets are 27 % negative and 18 % neutral, where under `raw` they are 10 % and 36 %; on the test of 2017 a prototype's were 64 %
-negative. Divide by the prior to decide between classes, never to rank.
+tweets are 27 % negative and 18 % neutral, where under `raw` they are 10 % and 36 %; on the test of 2017 a prototype's
+were 64 % negative. Divide by the prior to decide between classes, never to rank.
 
 What a cut costs and brings is seen on labelled tweets, before it is made: `report`.
 """

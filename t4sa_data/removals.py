@@ -204,6 +204,8 @@ def rows_to_drop(
             rows = read_table(one.table(name), ["key", "tweet_id"])
             mask = _named(rows["tweet_id"], rows["key"], words)
             known, column = (current.keys if current and name in current.layers else None), rows["key"]
+        elif current is None and all("-" in word for word in words):
+            continue  # keys are of images: a text shard need not even be here
         else:
             column = pa.chunked_array([tweet_ids(one, name, token)])
             mask = _named(column, None, words)

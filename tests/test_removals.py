@@ -19,6 +19,7 @@ import pytest
 from t4sa_data import release, removals, rewriting
 from t4sa_data.errors import ChecksumMismatch, NoRows, RemovalsUnclear
 from t4sa_data.manifest import load_manifest
+from t4sa_data.reading.local import LocalRelease
 from t4sa_data.releases_file import ReleaseEntry, Releases, Removals
 from t4sa_data.schema import TEXT_RECORD, record_schema
 from t4sa_data.shards import RangeReader, read_table
@@ -396,3 +397,15 @@ print(len(t4sa_data.load_dataset("t4sa", split="test")))
         assert code == 0 and "removed" not in said, said
     assert check_release(held, deep=True).ok
     assert load_manifest(held / "t4sa").data_version == "1.0.1"
+
+
+def test_keys_alone_need_no_text_shard(built: Path, tmp_path: Path) -> None:
+    """A takedown that fetches what it touches has none here."""
+    shutil.copytree(
+        built / "t4sa", tmp_path / "t4sa", ignore=shutil.ignore_patterns("train-*", "validation-*", "test-*")
+    )
+    manifest = load_manifest(tmp_path / "t4sa")
+    assert any(layer.kind == "text" for layer in manifest.layers.values())
+    key = read_table(tmp_path / "t4sa" / "b-t4sa" / "index.parquet", ["key"])["key"][0].as_py()
+    drop = removals.rows_to_drop(LocalRelease(tmp_path / "t4sa", manifest), None, [key])
+    assert {name: int(mask.sum()) for name, mask in drop.items()} == {"b-t4sa": 1}

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import threading
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from builders import small
-from builders.engine import Local
+from builders.archive_hash import ArchiveHash
+from builders.engine import ATTEMPTS, Engine, Local
 from builders.keys import Ints
 from builders.state import State, fingerprint, read_arrow, stamp, write_arrow
 from t4sa_data.errors import BadImage, ShardError, SourceChanged
-from t4sa_data.files import CHUNK_BYTES, write_bytes
+from t4sa_data.files import write_bytes
 from t4sa_data.pixels import DECODE_SECONDS, MAX_PIXELS, inspect_image, inspect_pixels
 from t4sa_data.release import toolchain
 from t4sa_data.shards import RangeReader
@@ -33,6 +34,8 @@ INSPECTION_VERSION = 1
 """Bump when the same image would be inspected differently."""
 SMALL = "small"
 """Folder of the state that holds small pictures."""
+KILLED = "killed-its-process"
+"""Reason of an image of which the process that decodes it dies: a fault of a decoder, or no memory."""
 CHUNK_IMAGES = 128
 """Images of one task: some seconds of work, and what a killed build has to do again."""
 
@@ -100,7 +103,7 @@ def inspect_archive(
     length: Ints,
     *,
     state: State,
-    engine: Local,
+    engine: Engine,
     max_pixels: int = MAX_PIXELS,
     max_seconds: float = DECODE_SECONDS,
     with_small: bool = False,
@@ -144,12 +147,73 @@ def inspect_archive(
     todo = [chunk for chunk in chunks if not chunk.is_done]
     progress(len(offset) - sum(len(chunk.offset) for chunk in todo))
     with ArchiveHash(archive, state) as hashing:
-        for chunk, _ in zip(todo, engine.run(inspect_chunk, todo), strict=True):
+        for chunk in inspect_chunks(todo, engine):
             hashing.allow(int(chunk.offset[-1] + chunk.length[-1]))
             progress(len(chunk.offset))
     tables = [read_arrow(chunk.out) for chunk in chunks]
     files = tuple(chunk.small for chunk in chunks if chunk.small is not None)
     return Inspection(rows=join_tables(tables, with_small), sha256=hashing.hexdigest, files=files)
+
+
+def inspect_chunks(chunks: Sequence[Chunk], engine: Engine) -> Iterator[Chunk]:
+    """Inspect the images of tasks; gives each task once its file is there, in their order.
+
+    An image that kills its process stops nothing: its task's images are looked at one by one, each in a process of its
+    own, and the one that kills it `engine.ATTEMPTS` times gets the reason `KILLED`.
+    """
+    for chunk, is_done in zip(chunks, engine.run(_inspect_and_say, chunks, on_death=lambda _chunk: False), strict=True):
+        if not is_done:
+            _inspect_one_by_one(chunk, engine)
+        yield chunk
+
+
+def _inspect_and_say(chunk: Chunk) -> bool:
+    inspect_chunk(chunk)
+    return True
+
+
+def _inspect_one_by_one(chunk: Chunk, engine: Engine) -> None:
+    """Write the file of a task that a process died of."""
+    folder = chunk.out.with_suffix(".alone")
+    ones = [
+        replace(
+            chunk,
+            offset=chunk.offset[i : i + 1],
+            length=chunk.length[i : i + 1],
+            out=folder / f"{i:05d}.arrow",
+            small=folder / f"{i:05d}.jpgs" if chunk.small else None,
+        )
+        for i in range(len(chunk.offset))
+    ]
+    todo = [one for one in ones if not one.is_done]
+    with Local(1, apart=True) if isinstance(engine, Local) else nullcontext(engine) as alone:
+        for _ in alone.run(_inspect_and_say, todo, on_death=_set_aside):
+            pass
+    tables, data = [read_arrow(one.out) for one in ones], b""
+    for i, one in enumerate(ones):
+        if one.small:
+            shifted = pc.add(tables[i]["small_offset"], len(data))
+            at = tables[i].schema.get_field_index("small_offset")
+            tables[i] = tables[i].set_column(at, WITH_SMALL.field("small_offset"), shifted)
+            data += one.small.read_bytes()
+    if chunk.small:
+        write_bytes(chunk.small, data)
+    write_arrow(chunk.out, WITH_SMALL if chunk.small else SCHEMA, tables)
+    del tables
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_aside(chunk: Chunk) -> bool:
+    """Write the file of a task with the one image that kills its process."""
+    with RangeReader(chunk.archive.parent) as reader:
+        data = reader.read(chunk.archive.name, int(chunk.offset[0]), int(chunk.length[0]))
+    detail = f"its process ended {ATTEMPTS} times while it was decoded"
+    row = {"sha256": hashlib.sha256(data).digest(), "reason": KILLED, "detail": detail}
+    if chunk.small:
+        write_bytes(chunk.small, b"")
+    schema = WITH_SMALL if chunk.small else SCHEMA
+    write_arrow(chunk.out, schema, [pa.Table.from_pylist([row], schema=schema)])
+    return False
 
 
 def join_tables(tables: Sequence[pa.Table], with_small: bool) -> pa.Table:
@@ -176,7 +240,7 @@ def inspect_files(
     names: Sequence[str],
     *,
     state: State,
-    engine: Local,
+    engine: Engine,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], object] = lambda _: None,
 ) -> pa.Table:
@@ -294,60 +358,6 @@ def clear_small(state: State) -> None:
     """Remove the small pictures of the state: their shards are written. What is needed again is made again."""
     for folder in state.folder.glob(f"{SMALL}-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class ArchiveHash:
-    """The sha256 of a whole archive, computed in a thread that stays behind the readers: their pages are still warm.
-
-    Use as a context manager; `hexdigest` is there after it. A digest once computed is taken from `state`.
-    """
-
-    def __init__(self, archive: Path, state: State) -> None:
-        self._archive, self._state = archive, state
-        self._key = fingerprint(stamp(archive))
-        self._allowed = 0
-        self._stop = False
-        self._changed = threading.Condition()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="archive-sha256")
-        self.hexdigest: str = (state.load("sha256", self._key) or {}).get("sha256", "")
-
-    def allow(self, end: int) -> None:
-        """Let the hash go on up to byte `end`."""
-        with self._changed:
-            self._allowed = max(self._allowed, end)
-            self._changed.notify()
-
-    def _run(self) -> None:
-        digest, position = hashlib.sha256(), 0
-        try:
-            with self._archive.open("rb", buffering=0) as file:
-                for data in iter(partial(file.read, CHUNK_BYTES), b""):
-                    digest.update(data)
-                    position += len(data)
-                    with self._changed:
-                        self._changed.wait_for(lambda reached=position: self._stop or reached <= self._allowed)  # type: ignore[misc]
-                        if self._stop:
-                            return
-            self.hexdigest = digest.hexdigest()
-        except OSError as error:
-            self._error = error
-
-    def __enter__(self) -> ArchiveHash:
-        if not self.hexdigest:
-            self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._changed:
-            self._stop, self._allowed = kind is not None, 1 << 62
-            self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join()
-        if kind is None:
-            if self._error:
-                raise self._error
-            self._state.save("sha256", self._key, {"sha256": self.hexdigest})
 
 
 def good(inspected: pa.Table) -> npt.NDArray[np.bool_]:

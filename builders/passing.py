@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from builders import small
-from builders.engine import Local
+from builders.engine import Engine
 from builders.inspection import CHUNK_IMAGES, INSPECTION_VERSION, Chunk, inspect_chunk
 from builders.keys import pack
 from builders.sources.archive import ImageName, base_name, classify, second_list
@@ -49,7 +49,7 @@ def run_pass(
     wanted: Wanted,
     *,
     lists: dict[str, bytes],
-    engine: Local,
+    engine: Engine,
     say: Callable[[str], object] = lambda _: None,
     progress: Callable[[int, int], object] = lambda _have, _total: None,
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builders import dedup
-from builders.engine import Local
+from builders.engine import Engine
 from builders.ledger import Ledger
 from builders.report import Report
 from builders.state import State
@@ -86,7 +86,7 @@ class Run:
     out: Path
     """Folder of the release folders: DIR, or RAW for a release in place."""
     state: State
-    engine: Local
+    engine: Engine
     say: Callable[[str], None]
     bar: Callable[[str, int], Any]
     ledger: Ledger = field(default_factory=Ledger)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builders.engine import Local
+from builders.engine import Engine
 from builders.layers import SOURCE, LayerRows
 from builders.state import State, fingerprint, read_arrow
 from t4sa_data import release
@@ -115,7 +115,7 @@ def is_done(job: Job) -> bool:
 def write_jobs(
     jobs: Sequence[Job],
     *,
-    engine: Local,
+    engine: Engine,
     progress: Callable[[int], object] = lambda _: None,
     on_done: Callable[[], object] = lambda: None,
 ) -> None:

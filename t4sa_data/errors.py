@@ -203,6 +203,14 @@ class WorkerDied(T4SAError):
     """A worker process ended without a word (killed, or out of memory)."""
 
 
+class ClusterError(T4SAError):
+    """The cluster that work should run on does not answer, or cannot take it."""
+
+
+class StageNotDone(T4SAError):
+    """A stage of a build was to be taken as it stands, and it does not stand."""
+
+
 class StrictFailure(T4SAError):
     """`--strict`: the build differs from what was published."""
 

@@ -33,7 +33,7 @@ class Ray:
     Args:
         address: `HOST:PORT` of the cluster's head, `auto` for the one that this node belongs to, or `local` for one of
             its own on this machine, which ends with this object.
-        workers: tasks at a time at most; None: as many as the cluster has processors when it is connected to.
+        workers: tasks at a time at most; None: as many as the cluster has processors.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -66,11 +66,15 @@ class Ray:
                 **own,
             )
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise _no_answer(self.address, str(error)) from error
+            raise _no_answer(self.address, f"{error} {error.__cause__ or ''}") from error
         self._ray = ray
-        if not self._is_bounded:
-            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._count()
         return self
+
+    def _count(self) -> None:
+        """Take nodes into account that joined or left."""
+        if not self._is_bounded:
+            self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def run(
         self, function: Callable[[T], R], tasks: Iterable[T], *, on_death: Callable[[T], R] | None = None
@@ -80,6 +84,7 @@ class Ray:
         remote = self._ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1, retry_exceptions=False)(function)
         waiting = deque[tuple[T, Any]]()
         done = 0
+        self._count()
         try:
             for task in tasks:
                 waiting.append((task, remote.remote(task)))
@@ -135,10 +140,13 @@ def _require_answer(address: str) -> None:
 
 
 def _no_answer(address: str, said: str) -> ClusterError:
+    hint = "Is `ray start --head` running there, with the same versions of Ray and Python?"
+    if "InvalidAuthToken" in said or "AuthToken" in said:
+        hint = "It asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
     return ClusterError(
         "no cluster of Ray answers",
         expected="HOST:PORT of its head, auto or local",
         got=said.strip().split("\n")[0][:200],
         where=address,
-        hint="Is `ray start --head` running there, with the same versions of Ray and Python?",
+        hint=hint,
     )

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from builders.collect import PUBLISHED, REASONS, RT_START, Rules, image_urls, keep, text_of
+from builders.collect import MAX_ID, PUBLISHED, REASONS, RT_START, Rules, image_urls, keep, text_of
 from builders.keys import Ints
 from builders.ledger import LEDGER_NAME
 from builders.sources.tweets import MAX_BAD_SHARE, Seen, expand, read_tweets
@@ -49,6 +49,8 @@ TWEETS_SCHEMA = pa.schema(
     ]
 )
 """The k-th of `image_urls` is the image `<tweet_id>-<k>`; nothing about the author is kept."""
+AUTHOR = pa.field("author", pa.int64())
+"""Further column, the author's id, only where it is asked for: for splits by author. It enters no release."""
 LEDGER_SCHEMA = pa.schema([("tweet_id", pa.int64()), ("stage", pa.string()), ("reason", pa.string())])
 """A row for each tweet; no reason: it is kept."""
 _SPILL_ROWS = 8192
@@ -71,6 +73,8 @@ class CollectConfig:
     """Drop tweets that a notice of the same input deletes; else they are only counted."""
     max_bad_share: float = MAX_BAD_SHARE
     """Of lines, and of files, that may be bad."""
+    with_authors: bool = False
+    """Add the column `AUTHOR` to `tweets.parquet`."""
 
 
 @dataclass(kw_only=True)
@@ -156,7 +160,7 @@ def run(config: CollectConfig, progress: Callable[[int], object] = lambda _num: 
     seen = Seen()
     seen.require(config.max_bad_share)
     _require_folder(config.out)
-    with _spill(config.out) as kept:
+    with _spill(config) as kept:
         ids, codes = _read(config, seen, kept, progress)
         seen.require(config.max_bad_share)
         first = _first_by_id(ids)
@@ -241,11 +245,11 @@ def _is_among(ascending: Ints, wanted: Ints) -> npt.NDArray[np.bool_]:
 class _Kept:
     """Rows of kept tweets, in a file, in the order of the input; then some of them, in any order."""
 
-    SCHEMA = pa.schema([*TWEETS_SCHEMA, ("is_rt", pa.bool_())])
-
-    def __init__(self, file: Any, folder: Path) -> None:
+    def __init__(self, file: Any, folder: Path, schema: pa.Schema) -> None:
         self._file, self._folder = file, folder
-        self._writer = pa.ipc.new_file(pa.PythonFile(file, mode="w"), self.SCHEMA)
+        self.schema = pa.schema([*schema, ("is_rt", pa.bool_())])
+        self._has_authors = AUTHOR.name in schema.names
+        self._writer = pa.ipc.new_file(pa.PythonFile(file, mode="w"), self.schema)
         self._rows: list[tuple[Any, ...]] = []
         self._positions = array("q")
 
@@ -253,7 +257,8 @@ class _Kept:
         """Add the tweet that stands at a position of the input."""
         urls = [None if url is None else _clean(url) for url in image_urls(tweet)]
         text, when = _clean(text_of(tweet)), parse_time(tweet.get("created_at"))
-        row = (number, text, tweet.get("lang"), when, urls, len(urls), text.startswith(RT_START))
+        author = (_author(tweet),) if self._has_authors else ()
+        row = (number, text, tweet.get("lang"), when, urls, len(urls), *author, text.startswith(RT_START))
         self._rows.append(row)
         self._positions.append(position)
         if len(self._rows) == _SPILL_ROWS:
@@ -262,10 +267,10 @@ class _Kept:
     def _flush(self) -> None:
         columns = [
             pa.array(values, field.type)
-            for values, field in zip(zip(*self._rows, strict=True), self.SCHEMA, strict=True)
+            for values, field in zip(zip(*self._rows, strict=True), self.schema, strict=True)
         ]
         with explain_os_errors(self._folder):
-            self._writer.write_batch(pa.record_batch(columns, schema=self.SCHEMA))
+            self._writer.write_batch(pa.record_batch(columns, schema=self.schema))
         self._rows = []
 
     def close(self) -> None:
@@ -286,16 +291,27 @@ class _Kept:
             parts = [reader.get_batch(int(i)).take(rows[order][batches[order] == i]) for i in np.unique(batches)]
             back = np.empty_like(order)
             back[order] = np.arange(len(order))
-            yield pa.Table.from_batches(parts, self.SCHEMA).combine_chunks().take(back)
+            yield pa.Table.from_batches(parts, self.schema).combine_chunks().take(back)
 
 
 @contextmanager
-def _spill(folder: Path) -> Iterator[_Kept]:
+def _spill(config: CollectConfig) -> Iterator[_Kept]:
     """Rows in a file without a name: nothing is left of it, whatever is killed."""
-    with explain_os_errors(folder):
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    with explain_os_errors(config.out):
+        file = tempfile.TemporaryFile(dir=config.out)  # noqa: SIM115
     with file:
-        yield _Kept(file, folder)
+        yield _Kept(file, config.out, pa.schema([*TWEETS_SCHEMA, *([AUTHOR] if config.with_authors else [])]))
+
+
+def _author(tweet: Mapping[str, Any]) -> int | None:
+    """Id of the tweet's author; None: it does not say.
+
+    >>> _author({"user": {"id": 5}}), _author({"user": None})
+    (5, None)
+    """
+    user = tweet.get("user")
+    number = user.get("id") if isinstance(user, Mapping) else None
+    return number if type(number) is int and 0 <= number <= MAX_ID else None
 
 
 def _clean(text: str) -> str:
@@ -335,7 +351,7 @@ def _write_tweets(out: Path, kept: _Kept, positions: Ints) -> tuple[int, int]:
     """Write `tweets.parquet`; the number of images, and of texts that begin `RT @`."""
     num_images = num_rt = 0
     with atomic_file(out / TWEETS_NAME) as sink:
-        writer = open_writer(sink, TWEETS_SCHEMA)
+        writer = open_writer(sink, kept.schema.remove(kept.schema.get_field_index("is_rt")))
         for table in kept.chosen(positions):
             num_images += int(np.sum(table["num_images"].to_numpy(), dtype=np.int64))
             num_rt += int(table["is_rt"].to_numpy().sum())

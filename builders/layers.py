@@ -111,23 +111,23 @@ def image_layers(
     first = _groups(phash, int((~further).sum()))
     alone = first == np.arange(len(first)) if unique is None else find(pack_table(candidates), unique) >= 0
     keys = keys_of(candidates["tweet_id"].to_numpy(), candidates["image_index"].to_numpy())
-    records = _records(candidates, inspected, keys, keys.take(pa.array(first)), sentiment, texts)
+    rows = records(candidates, inspected, keys, keys.take(pa.array(first)), sentiment, texts)
     members = {"b-t4sa": ~further, "unique": further & alone, "duplicates": further & ~alone}
     made = [
-        _layer(name, records.filter(pa.array(which)))
+        image_layer(name, rows.filter(pa.array(which)))
         for name, which in members.items()
         if name == "b-t4sa" or further.any()
     ]
     if "small_file" in inspected.column_names:
-        made.append(_small_layer(records.filter(pa.array(~further)), inspected.filter(pa.array(~further))))
+        made.append(small_layer(rows.filter(pa.array(~further)), inspected.filter(pa.array(~further))))
     return made
 
 
-def _small_layer(records: pa.Table, inspected: pa.Table) -> LayerRows:
+def small_layer(rows: pa.Table, inspected: pa.Table) -> LayerRows:
     """`b-t4sa-256`: B-T4SA's rows, but what is said of the picture is said of the small one. The group is kept: it is
     found among the originals, so that both layers have the same."""
     said = {"width": inspected["small_width"], "height": inspected["small_height"], **hashes(inspected, "small_")}
-    table = records.select(RECORD.names)
+    table = rows.select(RECORD.names)
     for name, column in said.items():
         table = table.set_column(table.schema.get_field_index(name), RECORD.field(name), column)
     source = pa.table([inspected[f"small_{name}"] for name in ("file", "offset", "length")], names=list(SOURCE))
@@ -154,11 +154,12 @@ def _groups(phash: npt.NDArray[np.uint64], num_listed: int) -> Ints:
     return np.concatenate([listed, further])
 
 
-def _layer(name: str, rows: pa.Table) -> LayerRows:
+def image_layer(name: str, rows: pa.Table) -> LayerRows:
+    """A layer of some rows of `records`."""
     return LayerRows(name=name, table=rows.select(RECORD.names), source=rows.select(list(SOURCE)))
 
 
-def _records(
+def records(
     candidates: pa.Table,
     inspected: pa.Table,
     keys: pa.Array,
@@ -166,7 +167,16 @@ def _records(
     sentiment: Sentiment,
     texts: Texts | None,
 ) -> pa.Table:
-    """Records as `schema.RECORD`, then `SOURCE`."""
+    """Records as `schema.RECORD`, then `SOURCE`.
+
+    Args:
+        candidates: columns as `official.CANDIDATES`.
+        inspected: row for row, columns as `inspection`'s.
+        keys: of the rows.
+        groups: key of each row's near-duplicate group.
+        sentiment: probabilities; null where a tweet is not in it.
+        texts: of the tweets; None leaves `text` null.
+    """
     tweet_id = candidates["tweet_id"].to_numpy()
     columns = {
         **{name: candidates[name] for name in ("label", "split", "tweet_id", "image_index", *SOURCE)},

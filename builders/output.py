@@ -59,6 +59,31 @@ def guard(out: Path, state: State) -> None:
         _refuse(quarantine, own_files(out))
 
 
+def require_source(out: Path, state: State, source: str | None) -> None:
+    """Refuse to mix layers of two datasets: those of the official packages and those of raw tweets are never one.
+
+    Args:
+        out: DIR.
+        state: of its builds.
+        source: `provenance["settings"]["source"]` of the layers to come; None: the official packages.
+
+    Raises:
+        OutputError: a layer there is of another source. `twitter-testing` goes with either.
+    """
+    for fmt in ("parquet", "wds"):
+        manifest = standing_release(out, fmt, state)
+        for name, layer in manifest.layers.items() if manifest else ():
+            found = layer.provenance.get("settings", {}).get("source")
+            if name != "twitter-testing" and found != source:
+                raise OutputError(
+                    "the output holds a release of another source",
+                    expected=source or "official packages",
+                    got=f"{name}: {found or 'official packages'}",
+                    where=out / FOLDERS[fmt],
+                    hint="Choose another --out.",
+                )
+
+
 def sweep(out: Path) -> None:
     """Remove temporary files of killed writers from the folders that are ours."""
     for name in (FOLDERS["parquet"], FOLDERS["wds"], QUARANTINE, BUILD):

@@ -70,6 +70,7 @@ def prepare(
             output.guard_in_place(out / FOLDERS["in-place"])
         else:
             output.guard(out, state)
+            output.require_source(out, state, None)
         if (before := unchanged(run, key)) is not None:
             clear_small(state)
             return before

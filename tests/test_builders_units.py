@@ -119,6 +119,28 @@ def test_a_task_that_always_kills_its_worker_is_named(tasks: object, tmp_path: P
     assert (tmp_path / "deaths-1").stat().st_size == ATTEMPTS
 
 
+def test_a_task_that_kills_is_isolated_and_the_others_come(tasks: object, tmp_path: Path) -> None:
+    """Whoever takes its death gets it, once, whatever else is under way; the others' results come in order."""
+    todo = [(i, str(tmp_path), 99 if i in (1, 6) else 0) for i in range(9)]
+    dead = []
+
+    def on_death(task: tuple[int, str, int]) -> int:
+        dead.append(task[0])
+        return -task[0]
+
+    for workers in (1, 2):
+        dead.clear()
+        with Local(workers, apart=True) as engine:
+            assert list(engine.run(tasks.dies, todo, on_death=on_death)) == [0, -1, 2, 3, 4, 5, -6, 7, 8]
+        assert dead == [1, 6]
+
+
+def test_one_worker_may_be_a_process_of_its_own(tasks: object, tmp_path: Path) -> None:
+    with Local(1, apart=True) as engine:
+        assert list(engine.run(tasks.dies, [(0, str(tmp_path), 1)])) == [0]  # it died once, and this process lives
+    assert (tmp_path / "deaths-0").stat().st_size == 1
+
+
 def is_running(pid: int) -> bool:
     """Whether a process does anything; one that is dead and not yet collected does not."""
     try:

@@ -1,0 +1,42 @@
+"""`fetch`: the images by their URLs. The work is `builders.fetch`'s."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from builders import fetch
+from builders.building import Build, counted
+from builders.stages import selection
+from builders.state import write_arrow
+
+NAME = "fetch"
+VERSION = 1
+
+
+def settings(build: Build) -> list[Any]:
+    """See `Stage`."""
+    return [build.config.fetch.settings()]
+
+
+def run(build: Build) -> dict[str, Any]:
+    """See `Stage`. Writes `fetched.arrow` (`fetch.FETCHED`); the images are byte ranges of files of the state."""
+    images = build.table(selection.NAME, "images")
+    got = fetch.fetch(
+        images.select(["tweet_id", "image_index", "url"]),
+        config=build.config.fetch,
+        state=build.state,
+        engine=build.engine,
+        say=build.run.say,
+        progress=build.progress("fetch", images.num_rows),
+    )
+    write_arrow(build.path(NAME, "fetched.arrow"), got.rows.schema, [got.rows])
+    dropped = {one["values"]: one["counts"] for one in got.rows["reason"].drop_null().value_counts().to_pylist()}
+    files = [os.path.relpath(path, build.state.folder) for path in got.files]
+    return counted(images.num_rows, dropped, files=files)
+
+
+def files_of(build: Build) -> list[Path]:
+    """The files that the column `file` counts."""
+    return [build.state.folder / name for name in build.counts[NAME]["files"]]

@@ -102,8 +102,9 @@ class Local:
                         where=f"task {done + 1}{of}",
                         hint="Often this is the system short of memory: try fewer --workers. The same command goes on.",
                     ) from error
-            while begun:  # one of them kills: each has a process for itself, until it is known which
-                yield self._alone(function, begun[0], on_death)
+            # One of those begun kills. Of one worker it is the first; else each has a process for itself, to see which.
+            for task in [begun[0]] if self.workers == 1 else list(begun):
+                yield on_death(task) if self.workers == 1 else self._alone(function, task, on_death)
                 begun.popleft()
                 done, deaths = done + 1, 0
 

@@ -104,7 +104,11 @@ def spoil(raw: RawTweets) -> tuple[dict[str, Route], dict[str, str], dict[str, s
     routes["/loop.jpg"] = redirect(around)
     routes[around] = redirect("/loop.jpg")
     gone[free[1]] = "fetch/redirects"
-    for key, heals in ((free[4], status(429, Retry_After="0")), (free[5], status(503)), (free[6], Answer(hang_up=True))):
+    for key, heals in (
+        (free[4], status(429, Retry_After="0")),
+        (free[5], status(503)),
+        (free[6], Answer(hang_up=True)),
+    ):
         routes[raw.paths[key]] = then(heals, image(raw.images[raw.paths[key]]))
     broken = {free[8]: "truncated"}
     routes[raw.paths[free[8]]] = image(broken_picture())

@@ -90,6 +90,18 @@ class Cluster:
     def logs(self) -> str:
         return "\n".join(path.read_text()[-600:] for path in self.folder.glob("node-*.log"))
 
+    def workers(self) -> list[int]:
+        """Ids of processes that a task of a build runs in."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                name, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if name.startswith(b"ray::") and b"IDLE" not in name and self.token.encode() in environment:
+                found.append(int(folder.name))
+        return found
+
     def kill_node(self, number: int) -> None:
         """SIGKILL every process of a node, its workers too."""
         os.killpg(self.nodes[number].pid, signal.SIGKILL)

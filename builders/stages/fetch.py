@@ -17,7 +17,8 @@ VERSION = 1
 
 def settings(build: Build) -> list[Any]:
     """See `Stage`."""
-    return [build.config.fetch.settings()]
+    chosen = build.config.fetch  # what is fetched, not how fast
+    return [fetch.FETCH_VERSION, chosen.policy, chosen.twitter_original, chosen.max_transient]
 
 
 def run(build: Build) -> dict[str, Any]:

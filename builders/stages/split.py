@@ -42,4 +42,4 @@ def run(build: Build) -> dict[str, Any]:
 
 
 def _split(build: Build, rows: np.ndarray) -> np.ndarray:
-    raise NotImplementedError
+    return (np.arange(len(rows)) % 10 == 8) + 2 * (np.arange(len(rows)) % 10 == 9)

@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from builders.collect import MAX_ID, PUBLISHED, REASONS, RT_START, Rules, image_urls, keep, text_of
 from builders.keys import Ints
-from builders.ledger import LEDGER_NAME
+from builders.ledger import COLLECTED, LEDGER_NAME, TWEET
+from builders.ledger import SCHEMA as LEDGER_SCHEMA
 from builders.sources.tweets import MAX_BAD_SHARE, Seen, expand, read_tweets
 from builders.state import BATCH_ROWS
 from t4sa_data.errors import OutputError
@@ -51,8 +52,6 @@ TWEETS_SCHEMA = pa.schema(
 """The k-th of `image_urls` is the image `<tweet_id>-<k>`; nothing about the author is kept."""
 AUTHOR = pa.field("author", pa.int64())
 """Further column, the author's id, only where it is asked for: for splits by author. It enters no release."""
-LEDGER_SCHEMA = pa.schema([("tweet_id", pa.int64()), ("stage", pa.string()), ("reason", pa.string())])
-"""A row for each tweet; no reason: it is kept."""
 _SPILL_ROWS = 8192
 _KEPT = 0
 _CODES: dict[str | None, int] = {None: _KEPT} | {reason: code for code, reason in enumerate(ALL_REASONS, 1)}
@@ -361,7 +360,7 @@ def _write_tweets(out: Path, kept: _Kept, positions: Ints) -> tuple[int, int]:
 
 
 def _write_ledger(out: Path, ids: Ints, codes: Bytes, first: Ints) -> None:
-    """Write `ledger.parquet`."""
+    """Write `ledger.parquet`, in the schema of every ledger: kept tweets are in the layer `COLLECTED`."""
     names = pa.array([*ALL_REASONS], pa.string())
     with atomic_file(out / LEDGER_NAME) as sink:
         writer = open_writer(sink, LEDGER_SCHEMA)
@@ -369,6 +368,10 @@ def _write_ledger(out: Path, ids: Ints, codes: Bytes, first: Ints) -> None:
             rows = first[start : start + BATCH_ROWS]
             code = codes[rows].astype(np.int32)
             reasons = pa.DictionaryArray.from_arrays(pa.array(code - 1, mask=code == _KEPT), names).cast(pa.string())
-            stage = pa.repeat(STAGE, len(rows))
-            writer.write_table(pa.table([pa.array(ids[rows]), stage, reasons], schema=LEDGER_SCHEMA))
+            kept = pa.DictionaryArray.from_arrays(pa.array(code, mask=code != _KEPT), pa.array([COLLECTED]))
+            columns = [
+                pa.repeat(TWEET, len(rows)), pa.array(ids[rows]).cast(pa.string()), kept.cast(pa.string()),
+                pa.nulls(len(rows), pa.string()), reasons,
+            ]  # fmt: skip
+            writer.write_table(pa.table(columns, schema=LEDGER_SCHEMA))
         writer.close()

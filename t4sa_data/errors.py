@@ -215,6 +215,14 @@ class StrictFailure(T4SAError):
     """`--strict`: the build differs from what was published."""
 
 
+class LedgerFaulty(T4SAError):
+    """A ledger that does not add up: a candidate without a fate or with two, counts that are not those of the rows."""
+
+
+class UnknownCandidate(T4SAError):
+    """A tweet id or image key that a ledger does not have."""
+
+
 # Releases and configs.
 class UnknownConfig(T4SAError):
     """A config, split or format name that does not exist."""

@@ -237,8 +237,11 @@ def assert_adds_up(outcome: Outcome, folder: Path) -> None:
     assert seen.num_lines == seen.num_bad + seen.notices.total() + seen.num_tweets
     assert seen.num_tweets == outcome.num_repeated + outcome.num_candidates
     ledger = pq.read_table(folder / "ledger.parquet")
-    ids, reasons = ledger["tweet_id"].to_pylist(), ledger["reason"].to_pylist()
-    assert ledger.schema.equals(LEDGER_SCHEMA) and set(ledger["stage"].to_pylist()) <= {"collect"}
+    ids, reasons = [int(key) for key in ledger["key"].to_pylist()], ledger["reason"].to_pylist()
+    assert ledger.schema.equals(LEDGER_SCHEMA) and set(ledger["kind"].to_pylist()) <= {"tweet"}
+    assert ledger["layer"].to_pylist() == [None if reason else "collected" for reason in reasons]
+    assert all(reason is None or reason.startswith("collect/") for reason in reasons)
+    assert ledger["split"].null_count == len(ledger)
     assert ids == sorted(set(ids)) and len(ids) == outcome.num_candidates
     dropped = {reason: reasons.count(reason) for reason in collecting.ALL_REASONS}
     assert dropped == outcome.by_reason == counts["dropped"]

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -66,7 +66,7 @@ PROVENANCE = pa.schema([("status", pa.int16()), ("bytes", pa.int64()), ("sha256"
 """Further columns of a build from raw tweets, null for tweets and where nothing came: HTTP status, size, hex digits."""
 BUILD_SCHEMA = pa.schema([*SCHEMA, *PROVENANCE])
 
-Column = pa.ChunkedArray | pa.Array
+Column: TypeAlias = pa.ChunkedArray | pa.Array
 Fate = tuple[str | None, str | None, str | None]
 """Layer, split and reason."""
 

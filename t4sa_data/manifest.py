@@ -71,7 +71,7 @@ class LayerEntry:
     """sha256 over the canonical rows in release order: equal under any toolchain and format."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """`inputs`: [{name, bytes, sha256}] (of an archive that only passed by, sha256 null and `members_sha256`),
-    `settings`: what was chosen, `fingerprint`: sha256 of both."""
+    `settings`: what was chosen, `fingerprint`: sha256 of both; `collection`: what a build from raw tweets counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

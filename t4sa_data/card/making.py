@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from t4sa_data import catalog
+from t4sa_data.card.collection import collection
 from t4sa_data.card.markup import LEGEND, source, statement
 from t4sa_data.manifest import Manifest
 from t4sa_data.schema import PROBABILITIES
@@ -40,6 +41,7 @@ def making(manifest: Manifest) -> list[str]:
         ("This copy was made from the files that stand under Provenance; r" if has_inputs else "R")
         + "ows stand in a seeded order, so that every shard is a fair sample. "
         + LEGEND,
+        *collection(manifest),
     ]
 
 

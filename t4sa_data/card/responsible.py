@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from t4sa_data import catalog
+from t4sa_data.card.collection import summary
 from t4sa_data.card.people import MINORS, PROCEDURE, SENSITIVE, SUBJECTS, WARNING, has_text, removed
 from t4sa_data.card.publisher import Publisher
 from t4sa_data.manifest import Manifest
@@ -22,17 +23,18 @@ _SPELLINGS = {
 
 def responsible_ai(manifest: Manifest, publisher: Publisher | None) -> dict[str, Any]:
     """All of it, in the order of the specification."""
-    made = {**_collection(), **_processing(manifest), **_annotation(manifest), **_use(manifest, publisher)}
+    made = {**_collection(manifest), **_processing(manifest), **_annotation(manifest), **_use(manifest, publisher)}
     return made | {other: made[name] for name, other in _SPELLINGS.items()}
 
 
-def _collection() -> dict[str, Any]:
+def _collection(manifest: Manifest) -> dict[str, Any]:
     facts = catalog.COLLECTION
     first, last = facts["period"].value
     return {
         "rai:dataCollection": f"{facts['api'].value}. {facts['api'].note} {' '.join(catalog.COLLECTION_RULES)} "
         f"(The rules are {facts['rules'].certainty}.) {facts['tweets'].value:,} tweets and "
-        f"{facts['images'].value:,} images: {facts['tweets'].note[:1].lower()}{facts['tweets'].note[1:]}",
+        f"{facts['images'].value:,} images: {facts['tweets'].note[:1].lower()}{facts['tweets'].note[1:]}"
+        + summary(manifest),
         "rai:dataCollectionType": ["Web API", "User-generated content data"],
         "rai:dataCollectionMissingData": "Images that do not decode are left out and counted; texts and probabilities "
         f"that are unknown are null. {catalog.TWEETS_GONE.note}",

@@ -166,6 +166,10 @@ class RecordedDiffers(DownloadError):
     """A file whose sha256 is not the one that was recorded when it came first."""
 
 
+class FetchIncomplete(DownloadError):
+    """More images than may be failed in passing (no name, no answer, 429, 5xx): another run tries them again."""
+
+
 # Images.
 class BadImage(T4SAError):
     """Bytes that do not decode to a picture within the limits; `reason` is the ledger's constant."""

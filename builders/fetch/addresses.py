@@ -17,6 +17,7 @@ from yarl import URL
 
 from builders.fetch import reasons
 from builders.fetch.config import FetchConfig
+from builders.fetch.reasons import Refused
 
 # The special-purpose registries of IANA; Python's own `is_global` changed between patch versions.
 _SPECIAL_4 = tuple(
@@ -45,16 +46,6 @@ _GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
 # Tunnels carry an IPv4 address of anybody's choice: 6to4 and Teredo (in 2001::/23) are refused whole.
 _SPECIAL_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-class Refused(Exception):
-    """An image that will not come, with the ledger's reason."""
-
-    def __init__(self, reason: str, status: int | None = None, *, is_final: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.status = reason, status
-        self.is_final = is_final
-        """No further attempt in this run would help."""
 
 
 def is_public(address: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 
 from builders.fetch import reasons
-from builders.fetch.addresses import Refused
 from builders.fetch.config import PRODUCT
+from builders.fetch.reasons import Refused
 
 SNIFF_BYTES = 512
 """Of the beginning, in which a web page shows itself."""
@@ -134,3 +134,14 @@ def unpack(data: bytes, encoding: str, max_bytes: int) -> bytes:
     if not machine.eof:
         raise Refused(reasons.CUT)
     return made
+
+
+def has_phash(data: bytes, phashes: set[int]) -> bool:
+    """Whether an image decodes, and to a picture with one of these perceptual hashes."""
+    from t4sa_data.errors import BadImage
+    from t4sa_data.pixels import inspect_image
+
+    try:
+        return int(inspect_image(data).phash, 16) in phashes
+    except BadImage:
+        return False

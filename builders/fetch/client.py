@@ -16,10 +16,11 @@ import aiohttp
 from yarl import URL
 
 from builders.fetch import answers, reasons
-from builders.fetch.addresses import CheckedResolver, PrivateAddress, Refused, check_url, checked_socket
+from builders.fetch.addresses import CheckedResolver, PrivateAddress, check_url, checked_socket
 from builders.fetch.config import FetchConfig
 from builders.fetch.journal import Outcome
 from builders.fetch.limits import Hosts
+from builders.fetch.reasons import Refused
 from builders.fetch.robots import MAX_BYTES, MOST_REDIRECTS, Robots
 
 T = TypeVar("T")
@@ -183,7 +184,7 @@ class Client:
         return data
 
     async def _looks_like_placeholder(self, data: bytes) -> bool:
-        return bool(self._phashes) and await asyncio.to_thread(has_phash, data, self._phashes)
+        return bool(self._phashes) and await asyncio.to_thread(answers.has_phash, data, self._phashes)
 
     async def _get_robots(self, url: URL) -> tuple[int, bytes]:
         """See `builders.fetch.robots.Get`."""
@@ -212,17 +213,6 @@ async def _read_robots(response: aiohttp.ClientResponse) -> tuple[int, bytes] | 
         num_bytes += len(piece)
     body = b"".join(pieces)
     return response.status, answers.unpack(body, response.headers.get("Content-Encoding", ""), MAX_BYTES)
-
-
-def has_phash(data: bytes, phashes: set[int]) -> bool:
-    """Whether an image decodes, and to a picture with one of these perceptual hashes."""
-    from t4sa_data.errors import BadImage
-    from t4sa_data.pixels import inspect_image
-
-    try:
-        return int(inspect_image(data).phash, 16) in phashes
-    except BadImage:
-        return False
 
 
 def _check_start(data: bytes) -> None:

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from builders.fetch import reasons
-from builders.fetch.addresses import Refused
 from builders.fetch.config import FetchConfig
+from builders.fetch.reasons import Refused
 
 MOST_DELAY_SECONDS = 30.0
 """Of a `Crawl-delay`: a longer one is taken as this."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from builders.fetch import reasons
-from builders.fetch.client import Client, has_phash
+from builders.fetch.answers import has_phash
 from builders.fetch.config import FetchConfig
 from builders.fetch.journal import Entry, Journal, Outcome
 from builders.state import read_arrow, write_arrow
@@ -99,7 +99,7 @@ def earlier(partition: Partition, urls: list[str]) -> Iterable[tuple[int, Entry]
             if number is None or row["reason"] in reasons.TRANSIENT:
                 continue
             outcome = Outcome(reason=row["reason"], status=row["status"], sha256=row["sha256"])
-            pack = path.with_name(metadata["pack"])
+            pack = path.parent / metadata["pack"]
             offset, length = row["offset"] or 0, row["length"] or 0
             yield number, Entry(outcome=outcome, file=pack, offset=offset, length=length, policy=metadata["policy"])
 
@@ -135,6 +135,8 @@ def read_range(entry: Entry) -> bytes | None:
 
 async def fetch_all(partition: Partition, todo: dict[int, str], journal: Journal) -> dict[int, Outcome]:
     """Fetch URLs; final outcomes go into the journal, transient ones are returned."""
+    from builders.fetch.client import Client  # with aiohttp: nothing else of the stage needs it
+
     transient: dict[int, Outcome] = {}
     async with Client(partition.config, partition.share, partition.folder) as client:
 

@@ -80,3 +80,13 @@ PERMANENT = frozenset(
 
 OF_POLICY = frozenset({BAD_URL, PRIVATE_ADDRESS, REDIRECTS, ROBOTS, OPT_OUT, TOO_LARGE, PLACEHOLDER})
 """Permanent as long as the settings are the same: under others these are asked for again."""
+
+
+class Refused(Exception):
+    """An image that will not come, with the ledger's reason."""
+
+    def __init__(self, reason: str, status: int | None = None, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.status = reason, status
+        self.is_final = is_final
+        """No further attempt in this run would help."""

@@ -16,8 +16,8 @@ from protego import Protego
 from yarl import URL
 
 from builders.fetch import reasons
-from builders.fetch.addresses import Refused
 from builders.fetch.config import PRODUCT
+from builders.fetch.reasons import Refused
 from t4sa_data.files import write_bytes
 
 MAX_BYTES = 512_000

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from yarl import URL
 
 from builders.engine import Local
 from builders.fetch import reasons
@@ -142,6 +141,8 @@ def original_of(url: str) -> str:
     >>> original_of("https://pbs.twimg.com/media/A.jpg:large"), original_of("https://pbs.twimg.com/media/A?format=png")
     ('https://pbs.twimg.com/media/A.jpg?name=orig', 'https://pbs.twimg.com/media/A?format=png&name=orig')
     """
+    from yarl import URL
+
     try:
         parsed = URL(url)
     except ValueError:

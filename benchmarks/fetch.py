@@ -1,8 +1,8 @@
 """How fast are images fetched from loopback, beside img2dataset and beside other HTTP clients? One server, in turn.
 
 `python benchmarks/fetch.py [--num N] [--rounds N]` prints Markdown for RESULTS.md. The server is
-`tests/image_host.py` in a process of its own on the same cores. `--peers PYTHON` is the Python of an environment with img2dataset and httpx
-(`python -m venv peers && peers/bin/pip install img2dataset httpx`); without it they are left out.
+`tests/image_host.py` in a process of its own on the same cores. `--peers PYTHON` is the Python of an environment with
+img2dataset and httpx (`python -m venv peers && peers/bin/pip install img2dataset httpx`); without it they are left out.
 `--quick` shows that it runs.
 """
 
@@ -234,8 +234,8 @@ def main() -> None:
     print(f"Goal: {GOAL} images/s and the speed of img2dataset on the same server.\n")
     print(common.describe_machine(LIBRARIES))
     if args.peers:
-        code = "from importlib.metadata import version as v; print('img2dataset', v('img2dataset') + ', httpx', v('httpx'))"
-        print("Peers:", subprocess.run([args.peers, "-c", code], capture_output=True, text=True).stdout.strip() + ".")
+        code = "from importlib.metadata import version as v; print('Peers: img2dataset', v('img2dataset'), 'httpx', v('httpx'))"
+        print(subprocess.run([args.peers, "-c", code], capture_output=True, text=True).stdout.strip(), end=".\n")
     print(f"Input: {num:,} JPEGs of {IMAGE_BYTES:,} bytes, {CONNECTIONS} connections; {rounds} rounds.\n")
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         measure({False: sys.executable, True: args.peers}, port, num, rounds, Path(folder))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -147,6 +148,7 @@ class ImageHost:
         routes: answers by path, or by path and query; a function gets what no route names. Elsewhere 404.
         addresses: of this machine, all with the same port.
         port: 0 for any.
+        tls: speak https with it.
     """
 
     def __init__(
@@ -155,10 +157,11 @@ class ImageHost:
         *,
         addresses: Sequence[str] = ("127.0.0.1",),
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.routes: dict[str, Route] = {} if callable(routes) else dict(routes)
         self.fallback = routes if callable(routes) else lambda _request: status(404)
-        self.addresses, self.port = addresses, port
+        self.addresses, self.port, self._tls = addresses, port, tls
         self.requests: list[Request] = []
         self.counts: Counter[str] = Counter()
         self.open = self.most_open = 0
@@ -187,7 +190,7 @@ class ImageHost:
         for address in self.addresses:
             listener = socket.create_server((address, self.port), backlog=512)
             self.port = listener.getsockname()[1]
-            self._servers.append(await asyncio.start_server(self._serve, sock=listener))
+            self._servers.append(await asyncio.start_server(self._serve, sock=listener, ssl=self._tls))
 
     async def _stop(self) -> None:
         for server in self._servers:
@@ -211,7 +214,11 @@ class ImageHost:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection stays."""
-        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        start = await reader.readexactly(1)
+        if start == b"\x16":  # TLS where none is spoken
+            writer.write(b"HTTP/1.1 400 What?\r\nContent-Length: 0\r\n\r\n")
+            return False
+        first, *lines = (start + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         path = first.split(" ")[1]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
         self.counts[path] += 1
@@ -248,9 +255,7 @@ class ImageHost:
             head.append(f"Content-Length: {len(answer.body) if answer.length is None else answer.length}")
         writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
         await self._send(answer, body, writer)
-        if answer.cut_at is not None or answer.length is not None:
-            return False
-        return True
+        return answer.cut_at is None and answer.length is None
 
     async def _send(self, answer: Answer, body: bytes, writer: asyncio.StreamWriter) -> None:
         size = answer.drip_bytes if answer.drip_seconds else 1 << 16 if answer.chunked else max(len(body), 1)

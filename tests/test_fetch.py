@@ -21,6 +21,8 @@ from t4sa_data.pixels import inspect_image
 from tests.fetch_helpers import IMAGE, candidates, images_of, loopback, reasons_of, run, small_partitions
 from tests.image_host import Answer, ImageHost, Request, Route, faults, image, redirect, status, then
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 GONE = b"\x89PNG\r\n\x1a\n this picture is gone"
 
 EXPECTED: dict[str, tuple[str | None, int | None, int]] = {
@@ -267,7 +269,7 @@ def robots(text: str, number: int = 200) -> Route:
         (robots("", 403), [None, None, None]),
         (robots("", 503), [reasons.ROBOTS_UNREACHABLE] * 3),
         (robots("", 429), [reasons.ROBOTS_UNREACHABLE] * 3),
-        (Answer(hang_up=True), [reasons.ROBOTS_UNREACHABLE] * 3),
+        (Answer(hang_up=True), [reasons.CONNECTION] * 3),
         (redirect("/robots.txt"), [None, None, None]),
         (redirect("/elsewhere.txt"), [reasons.ROBOTS] * 3),
         (redirect("http://10.0.0.1/robots.txt"), [reasons.ROBOTS_UNREACHABLE] * 3),

@@ -190,13 +190,16 @@ class Client:
         """See `builders.fetch.robots.Get`."""
 
         async def follow() -> tuple[int, bytes]:
-            here = check_url(url, self.config)
+            here, status = check_url(url, self.config), None
             for _ in range(MOST_REDIRECTS + 1):
-                answer = await self._ask(here, _read_robots)
-                if not isinstance(answer, Redirect):
-                    return answer
-                here = self._next(here, answer)
-            raise Refused(reasons.REDIRECTS)
+                try:
+                    answer = await self._ask(here, _read_robots)
+                    if not isinstance(answer, Redirect):
+                        return answer
+                    here, status = self._next(here, answer), answer.status
+                except Refused as refused:  # of where a redirect leads, it says nothing about this host
+                    raise Refused(refused.reason, refused.status or status, is_final=refused.is_final) from None
+            raise Refused(reasons.REDIRECTS, status)
 
         return await self._tried(follow)
 

@@ -43,7 +43,7 @@ class Robots:
 
     def __init__(self, folder: Path, get: Get) -> None:
         self._folder, self._get = folder, get
-        self._asked: dict[URL, asyncio.Task[Protego | None]] = {}
+        self._asked: dict[URL, asyncio.Task[Protego | str]] = {}
 
     async def rules(self, url: URL) -> Protego:
         """The rules of a URL's origin.
@@ -55,8 +55,8 @@ class Robots:
         if origin not in self._asked:
             self._asked[origin] = asyncio.create_task(self._load(origin))
         rules = await asyncio.shield(self._asked[origin])
-        if rules is None:
-            raise Refused(reasons.ROBOTS_UNREACHABLE, is_final=True)
+        if isinstance(rules, str):
+            raise Refused(rules, is_final=True)
         return rules
 
     async def check(self, url: URL) -> float:
@@ -70,18 +70,19 @@ class Robots:
             raise Refused(reasons.ROBOTS)
         return float(rules.crawl_delay(PRODUCT) or 0)
 
-    async def _load(self, origin: URL) -> Protego | None:
-        """Rules, or None: no answer."""
+    async def _load(self, origin: URL) -> Protego | str:
+        """Rules, or the reason why there are none."""
         path = self._folder / f"{hashlib.sha256(str(origin).encode()).hexdigest()[:24]}.json"
         text = _kept(path)
         if text is None:
             try:
                 text = _text_of(*await self._get(origin / "robots.txt"))
             except Refused as error:
-                # More redirects than anybody follows are no rules; a private address is no answer either.
-                text = "" if error.reason == reasons.REDIRECTS else None
+                if error.status is None and error.reason != reasons.ROBOTS_UNREACHABLE:
+                    return error.reason  # it is not robots.txt that cannot be reached, it is the host
+                text = "" if error.reason == reasons.REDIRECTS else None  # more than anybody follows are no rules
             if text is None:
-                return None
+                return reasons.ROBOTS_UNREACHABLE
             told = {"origin": str(origin), "time": time.time(), "text": text}
             await asyncio.to_thread(write_bytes, path, json.dumps(told).encode())
         return Protego.parse(text)

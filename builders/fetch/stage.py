@@ -96,6 +96,7 @@ def fetch(
         _run(with_older(missing, partitions, folder, engine.workers), partitions, allowed, engine, progress)
     else:
         progress(candidates.num_rows)
+    _clear_left_over(partitions, folder)
     return _gather(partitions)
 
 
@@ -158,7 +159,7 @@ def original_of(url: str) -> str:
 def is_answered(partition: Partition) -> bool:
     """Whether a run under these settings went through it, transient failures or not."""
     try:
-        metadata = pa.ipc.open_file(partition.table).schema.metadata
+        metadata = read_arrow(partition.table).schema.metadata
     except FileNotFoundError:
         return False
     pack = metadata[b"pack"].decode()
@@ -174,7 +175,7 @@ def with_older(missing: Sequence[Partition], all_: Sequence[Partition], folder: 
     """Tasks that know their share of the limits, and where images of earlier candidates are."""
     today = {partition.name for partition in all_}
     older = [path for path in sorted(folder.glob("*.arrow")) if path.stem not in today]
-    metadata = [pa.ipc.open_file(path).schema.metadata for path in older]
+    metadata = [read_arrow(path).schema.metadata for path in older]
     first = np.array([int(some[b"first"]) for some in metadata], dtype=np.int64)
     last = np.array([int(some[b"last"]) for some in metadata], dtype=np.int64)
     share = min(workers, len(missing))
@@ -210,6 +211,21 @@ def _run(
         got=f"{num_transient:,} so far: {', '.join(f'{reason} {num:,}' for reason, num in seen.most_common())}",
         hint="Run the same command again, later: it tries those again, and asks for nothing that it has.",
     )
+
+
+def _clear_left_over(partitions: Sequence[Partition], folder: Path) -> None:
+    """Remove journals and packs that a process left which was killed just behind its partition's last step."""
+    packs = {partition.name: pack_of(partition) for partition in partitions}
+    for path in folder.glob("*"):
+        name, _, rest = path.stem.partition("-")
+        is_journal, is_pack = path.suffix == ".journal", path.suffix == ".images" and bool(rest)
+        if name in packs and (is_journal or (is_pack and path.name != packs[name])):
+            path.unlink(missing_ok=True)
+
+
+def pack_of(partition: Partition) -> str:
+    """Name of a partition's pack; empty: it has no image."""
+    return str(read_arrow(partition.table).schema.metadata[b"pack"].decode())
 
 
 def say_limits(config: FetchConfig, workers: int, say: Callable[[str], None]) -> None:

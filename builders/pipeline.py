@@ -23,7 +23,7 @@ from builders.state import State, fingerprint
 from t4sa_data.errors import BadOption, InputMissing, StageNotDone
 
 STAGES: tuple[Stage, ...] = (
-    collect,  # type: ignore[assignment]  # a module is a Stage
+    collect,
     label,
     selection,
     fetch,

@@ -2,7 +2,7 @@
 
 from builders.fetch.config import FetchConfig
 from builders.fetch.reasons import TRANSIENT
-from builders.fetch.stage import FETCHED, Fetched, fetch
+from builders.fetch.stage import FETCH_VERSION, FETCHED, Fetched, fetch
 from t4sa_data.errors import FetchIncomplete
 
-__all__ = ["FETCHED", "TRANSIENT", "FetchConfig", "FetchIncomplete", "Fetched", "fetch"]
+__all__ = ["FETCHED", "FETCH_VERSION", "TRANSIENT", "FetchConfig", "FetchIncomplete", "Fetched", "fetch"]

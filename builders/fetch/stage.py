@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from builders.engine import Local
+from builders.engine import Engine
 from builders.fetch import reasons
 from builders.fetch.config import FetchConfig
 from builders.fetch.partition import Partition, run_partition
@@ -62,7 +62,7 @@ def fetch(
     *,
     config: FetchConfig,
     state: State,
-    engine: Local,
+    engine: Engine,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Fetched:
@@ -190,7 +190,7 @@ def _run(
     tasks: Sequence[Partition],
     partitions: Sequence[Partition],
     allowed: int,
-    engine: Local,
+    engine: Engine,
     progress: Callable[[int], object],
 ) -> None:
     """Run the tasks, and end as soon as it is clear that too many candidates fail in passing."""

@@ -81,7 +81,9 @@ def run(build: Build) -> dict[str, Any]:
     probabilities = np.stack([labels[name].to_numpy() for name in CLASSES], axis=1)
     found = select(ids, probabilities, cut_of(chosen), labels["reason"].to_pylist())
     words = BELOW_THRESHOLD if cut_of(chosen).threshold is not None else NOT_AMONG_TOP
-    reasons = np.where(found.labels < 0, found.reasons, np.where(found.mask, None, words))
+    reasons = found.reasons.copy()  # of a tweet without label: the label stage's
+    reasons[found.labels >= 0] = words
+    reasons[found.mask] = None
     tweets, images = official.read_removals(chosen.removals) if chosen.removals else (ids[:0], pack(ids[:0], ids[:0]))
     reasons[found.mask & (find(ids, tweets) >= 0)] = REMOVED
     columns = [labels["tweet_id"], *(labels[name] for name in CLASSES)]

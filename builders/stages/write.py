@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from builders import report as tell
 from builders import small
 from builders.build_config import settings_of
 from builders.building import Build
+from builders.fates import LAYERS, layer_codes, names_of, split_codes, tell_ledger
+from builders.funnel import as_json, funnels_of
 from builders.inspection import join_tables
 from builders.layers import LayerRows
-from builders.ledger import QUARANTINED
+from builders.ledger import REMOVED
 from builders.quarantine import Quarantined, write_quarantine
 from builders.sealing import ROWS, write_release
 from builders.sources.official import keys_of
 from builders.sources.tables import Sentiment, Texts
-from builders.stages import balance, collect, dedup, fetch, inspection, selection, split
+from builders.stages import balance, collect, dedup, fetch, inspection, selection
 from builders.state import fingerprint, read_arrow
 from builders.write import WRITE_VERSION
 from t4sa_data import release
@@ -37,8 +39,6 @@ NAME = "write"
 VERSION = 1
 SOURCE = "raw tweets"
 """In the provenance of every layer: what tells it from one of the official packages."""
-FURTHER = "train"
-"""Split of what is not in B-T4SA."""
 
 
 def settings(build: Build) -> list[Any]:
@@ -51,15 +51,16 @@ def settings(build: Build) -> list[Any]:
 def run(build: Build) -> dict[str, Any]:
     """See `Stage`. Writes `DIR/t4sa`, `DIR/t4sa-wds`, `DIR/quarantine`; in `DIR/build` ledger, report and times."""
     sentiment, texts = read_tweets(build)
-    rows = build.state.folder / ROWS
     made = [*_image_layers(build, sentiment, texts), *_text_layers(build, sentiment, texts)]
-    layers = [make.store(replace(layer, provenance=_provenance(build, layer)), rows) for layer in made]
-    _tell_ledger(build, {layer.name: layer for layer in layers})
+    layers = [make.store(layer, build.state.folder / ROWS) for layer in made]
+    build.run.ledger = tell_ledger(build, next((layer for layer in layers if layer.name == small.LAYER), None))
+    collection = as_json(funnels_of(build.run.ledger.funnel(), of_build=True))
+    layers = [replace(layer, provenance=_provenance(build, layer, collection)) for layer in layers]
     _tell_report(build, layers, sentiment, texts)
     _set_aside(build)
     manifests = write_release(build.run, layers)
     num_rows = {layer.name: layer.table.num_rows for layer in layers}
-    total = sum(num for name, num in num_rows.items() if name in ("b-t4sa", "unique", "duplicates"))
+    total = sum(num for name, num in num_rows.items() if name in LAYERS)
     return {"in": total, "kept": total, "dropped": {}, "rows": num_rows, "formats": sorted(manifests)}
 
 
@@ -72,7 +73,7 @@ def read_tweets(build: Build) -> tuple[Sentiment, Texts | None]:
     if build.config.write.text == "none":
         return sentiment, None
     table = pq.read_table(build.path(collect.NAME, "tweets.parquet"), columns=["tweet_id", "text"])
-    removed = pc.equal(tweets["reason"], selection.REMOVED).fill_null(False)
+    removed = pc.equal(tweets["reason"], REMOVED).fill_null(False)
     table = table.filter(pc.invert(removed))  # a row for each row of `tweets`
     text = table["text"].combine_chunks()
     return sentiment, Texts(tweet_id=table["tweet_id"].to_numpy(), text=text, num_rows=table.num_rows)
@@ -82,16 +83,14 @@ def _image_layers(build: Build, sentiment: Sentiment, texts: Texts | None) -> li
     images, inspected = build.table(selection.NAME, "images"), build.table(inspection.NAME, "inspected")
     fetched, drawn = build.table(fetch.NAME, "fetched"), build.table(balance.NAME, "drawn")
     representative = build.table(dedup.NAME, "groups")["representative"].to_numpy()
-    number = build.table(split.NAME, "split")["split"].to_numpy()
-    good = np.flatnonzero(representative >= 0)
+    layer = layer_codes(build)
+    good = np.flatnonzero(layer >= 0)
     candidates = pa.table(
         {
             "tweet_id": images["tweet_id"],
             "image_index": images["image_index"],
             "label": drawn["label"],
-            "split": pa.DictionaryArray.from_arrays(
-                np.where(number < 0, SPLITS.index(FURTHER), number), list(SPLITS)
-            ).cast(pa.string()),
+            "split": names_of(split_codes(build), tuple(SPLITS)).cast(pa.string()),
             "archive": fetched["file"],
             "offset": fetched["offset"],
             "length": fetched["length"],
@@ -102,15 +101,14 @@ def _image_layers(build: Build, sentiment: Sentiment, texts: Texts | None) -> li
     rows = make.records(
         candidates.take(good), inspected.take(good), keys.take(pa.array(good)), groups, sentiment, texts
     )
-    is_drawn = np.asarray(drawn["is_drawn"])[good]
-    is_first = representative[good] == good
-    members = {"b-t4sa": is_drawn, "unique": is_first & ~is_drawn, "duplicates": ~is_first & ~is_drawn}
     files = tuple(fetch.files_of(build))
-    made = [
-        replace(make.image_layer(name, rows.filter(pa.array(is_in))), archives=files) for name, is_in in members.items()
-    ]
-    if build.config.write.small:
-        made.append(_small_layer(build, rows.filter(pa.array(is_drawn)), fetched.take(good[is_drawn]), files))
+    made = []
+    for number, name in enumerate(LAYERS):
+        mine = rows.filter(pa.array(layer[good] == number))
+        made.append(replace(make.image_layer(name, mine), archives=files))
+        if name == "b-t4sa" and build.config.write.small:
+            drawn_files = fetched.take(good[layer[good] == number])
+            made.append(_small_layer(build, mine, drawn_files, files))
     return made
 
 
@@ -129,9 +127,11 @@ def _text_layers(build: Build, sentiment: Sentiment, texts: Texts | None) -> lis
     return [make.t4sa_text_layer(sentiment, texts), make.raw_text_layer(texts)]
 
 
-def _provenance(build: Build, layer: LayerRows) -> dict[str, Any]:
-    """What a layer was made from. Raw tweets are told by what was kept of them: however they were packed into files,
-    equal tweets give equal releases."""
+def _provenance(build: Build, layer: LayerRows, collection: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a layer was made from; the counts of its collection go to the card.
+
+    Raw tweets are told by what was kept of them: however they were packed into files, equal tweets give equal releases.
+    """
     tables = {
         "tweets.parquet": build.path(collect.NAME, "tweets.parquet"),
         "images.arrow": build.path(selection.NAME, "images.arrow"),
@@ -149,39 +149,8 @@ def _provenance(build: Build, layer: LayerRows) -> dict[str, Any]:
     told = {"source": SOURCE, "text": config.write.text, "shard_bytes": config.write.shard_bytes, **chosen}
     told |= {"removals": True} if removals else {}
     told |= {"small": small.settings()} if layer.name == small.LAYER else {}
-    return {"inputs": named, "settings": told, "fingerprint": fingerprint(NAME, VERSION, named, told)}
-
-
-def _tell_ledger(build: Build, layers: Mapping[str, LayerRows]) -> None:
-    """Each candidate and its fate: tweets by where they left, then images."""
-    ledger = build.run.ledger
-    left = pq.read_table(build.path(collect.NAME, "ledger.parquet"), columns=["tweet_id", "reason"])
-    left = left.filter(left["reason"].is_valid())
-    _drop_by_reason(build, "tweet", left["tweet_id"], left["reason"])
-    tweets = build.table(selection.NAME, "tweets")
-    _drop_by_reason(build, "tweet", tweets["tweet_id"], tweets["reason"])
-    ids = tweets.filter(tweets["reason"].is_null())["tweet_id"]
-    ledger.keep("tweet", ids, "t4sa-text", pa.chunked_array([pa.repeat(FURTHER, len(ids))]))
-    removed = build.table(selection.NAME, "removed")
-    ledger.drop("image", _keys(removed), selection.REMOVED)
-    images = build.table(selection.NAME, "images")
-    _drop_by_reason(build, "image", _keys(images), build.table(fetch.NAME, "fetched")["reason"])
-    seen = build.table(inspection.NAME, "inspected")["reason"]
-    _drop_by_reason(build, "image", _keys(images), pc.binary_join_element_wise(QUARANTINED, seen, ""))
-    for name, layer in layers.items():
-        if layer.source is not None:
-            ledger.keep(
-                "small image" if name == small.LAYER else "image", layer.table["key"], name, layer.table["split"]
-            )
-
-
-def _keys(images: pa.Table) -> pa.Array:
-    return keys_of(images["tweet_id"].to_numpy(), images["image_index"].to_numpy())
-
-
-def _drop_by_reason(build: Build, kind: str, keys: Any, reasons: pa.ChunkedArray) -> None:
-    for reason in sorted(reasons.drop_null().unique().to_pylist()):
-        build.run.ledger.drop(kind, keys.filter(pc.equal(reasons, reason).fill_null(False)), reason)
+    found = fingerprint(NAME, VERSION, named, told)
+    return {"inputs": named, "settings": told, "fingerprint": found, "collection": collection}
 
 
 def _tell_report(build: Build, layers: Sequence[LayerRows], sentiment: Sentiment, texts: Texts | None) -> None:

@@ -31,6 +31,8 @@ TWEET = "tweet"
 LEDGER_NAME = "ledger.parquet"
 COLLECTED = "collected"
 """In place of a layer, without a split, in the ledger of `t4sa collect`: kept there, and of no release yet."""
+SELECTED = "selected"
+"""The same of a selected tweet in a build that writes no text layers: its images are what it is there for."""
 
 NOT_LISTED = "official/not-listed"
 """An image of the archive that no split list names."""

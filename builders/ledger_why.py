@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from builders.collect import MAX_IMAGES
-from builders.ledger import COLLECTED, IMAGES, TWEET
+from builders.ledger import COLLECTED, IMAGES, SELECTED, TWEET
 from builders.ledger_reading import BUILD, find_ledger, is_of_build, open_ledger
 from builders.ledger_words import BUILD_STAGES, STAGES, configs_with, finished_words, meaning_of, place_of, stage_of
 from t4sa_data.errors import BadOption, UnknownCandidate
@@ -86,6 +86,8 @@ def _story(path: Path, row: Row) -> list[str]:
         return lines + _left_with_its_tweet(kind, stage)
     if layer == COLLECTED:
         return [*lines, "  it is kept by collect; of no release yet"]
+    if layer == SELECTED:
+        return [*lines, "  its images are candidates; this build wrote no text layer"]
     sample = _sample(path, layer, row["key"]) if kind in IMAGES else None
     lines += [f"  {words}" for words in _aside(layer, sample)]
     configs = ", ".join(configs_with(layer, split))

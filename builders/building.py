@@ -27,7 +27,7 @@ class Build:
     keys: dict[str, str] = field(default_factory=dict)
     """Stage -> fingerprint of its settings and of all that it follows from."""
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Stage -> what it counted; see `Stage.run`."""
+    """Stage -> what it counted, and `seconds` of the run that did it; see `Stage.run`."""
 
     @property
     def state(self) -> State:

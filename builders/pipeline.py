@@ -96,6 +96,7 @@ def build(
                 say(f"{stage.NAME} ...")
                 with making.run.timed(stage.NAME):
                     before = stage.run(making)
+                before["seconds"] = making.run.seconds[stage.NAME]
                 making.state.save(stage.NAME, making.keys[stage.NAME], before)
                 ran.append(stage.NAME)
             making.counts[stage.NAME] = before

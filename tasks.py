@@ -1,4 +1,4 @@
-"""The project's few commands, for every system (Windows has no make): `python tasks.py demo|test|test-slow|bench`.
+"""The project's few commands, for every system (Windows has no make): `python tasks.py demo|demo-rebuild|test|test-slow|bench`.
 
 Makes `.venv` beside this file, installs what the command needs (again only when pyproject.toml changed), runs the steps
 and stops at the first that fails. Standard library only; pip's own configuration decides where packages come from.
@@ -20,7 +20,8 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "t4sa-installed.json"
 
 DEMO_EXTRAS = ("build", "train")
-TEST_EXTRAS = ("build", "dev", "label", "train")
+REBUILD_EXTRAS = ("build", "label")
+TEST_EXTRAS = ("build", "dev", "label", "ray", "train")
 
 STATIC_CHECKS = (
     ("ruff", "check", "."),
@@ -31,6 +32,7 @@ STATIC_CHECKS = (
 # Command -> (extras, steps). A step is a program of .venv and its arguments.
 TASKS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "demo": (DEMO_EXTRAS, (("python", "examples/demo.py"),)),
+    "demo-rebuild": (REBUILD_EXTRAS, (("python", "examples/demo_rebuild.py"),)),
     "test": (TEST_EXTRAS, (*STATIC_CHECKS, ("pytest", "-n", "auto", "--dist", "loadfile"))),
     "test-slow": (TEST_EXTRAS, (("pytest", "-n", "auto", "-m", "slow"),)),
     "bench": (TEST_EXTRAS, (("python", "benchmarks/build.py"),)),

@@ -114,7 +114,7 @@ def test_the_same_commands_stand_in_readme_makefile_ci_and_tasks() -> None:
     found = subprocess.run([sys.executable, "tasks.py"], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 2
     tasks = found.stderr.split()[-1].split("|")
-    assert {"demo", "test", "test-slow", "bench"} == set(tasks)
+    assert {"demo", "demo-rebuild", "test", "test-slow", "bench"} == set(tasks)
     for task in tasks:
         assert f"`make {task}` | `python tasks.py {task}`" in read("README.md")
         assert re.search(rf"^\.PHONY:.* {task}( |$)", read("Makefile"), re.M)

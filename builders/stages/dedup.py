@@ -33,11 +33,10 @@ def run(build: Build) -> dict[str, Any]:
     ids, index, confidence = (some[name].to_numpy() for name in ("tweet_id", "image_index", "confidence"))
     chosen = build.config.dedup
     if chosen.linkage == "direct":
-        order = np.lexsort((index, ids, -confidence))
-        mine = dedup.group_direct(hashes, order, distance=chosen.distance)
+        groups = dedup.group_direct(hashes, confidence, ids, index, chosen.distance)
     else:
-        groups = dedup.group(hashes, distance=chosen.distance)
-        mine = dedup.representatives(groups, confidence, ids, index)
+        groups = dedup.group(hashes, chosen.distance)
+    mine = dedup.representatives(groups, confidence, ids, index)
     representative = np.full(images.num_rows, -1, dtype=np.int64)
     representative[rows] = rows[mine]
     write_arrow(build.path(NAME, "groups.arrow"), GROUPS, [pa.table([representative], schema=GROUPS)])

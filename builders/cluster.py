@@ -107,6 +107,10 @@ class Ray:
             return result
         except errors.RayTaskError as error:
             raise error.cause from None  # what the function raised, as it raised it
+        except errors.LocalRayletDiedError as error:
+            raise ClusterError(
+                "the cluster's node that this command is on died", where=self.address, hint="The same command goes on."
+            ) from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             if on_death is not None:
                 return on_death(task)

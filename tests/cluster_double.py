@@ -51,7 +51,8 @@ class Cluster:
             node = subprocess.Popen(
                 [
                     str(Path(sys.executable).with_name("ray")), "start", "--block", *which,
-                    "--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=80000000",
+                    # Each an address of its own, so that the command is on the head, whose address is this machine's.
+                    f"--node-ip-address=127.0.0.{1 + len(self.nodes)}", "--num-cpus=1", "--object-store-memory=80000000",
                     f"--temp-dir={self.folder / 'ray'}",
                 ],
                 env={**os.environ, **self.environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,

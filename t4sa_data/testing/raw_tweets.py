@@ -56,7 +56,8 @@ def make_raw_tweets(
 
     Of each ten tweets seven are kept by the published rules; the others are a retweet, a video, too short, of another
     language or without a picture, in turn. One picture in eight is an edited copy of an earlier one. There are notices
-    of deletions, a line that is no JSON, and tweets that come twice. Some texts stand in `extended_tweet`.
+    of deletions, a line that is no JSON, and tweets that come twice. Some texts stand in `extended_tweet`. Every seventh
+    tweet that is kept says this and that: its label is doubtful.
 
     Args:
         folder: is made; gets `tweets-0.jsonl`, `tweets-1.jsonl.gz`, `labelled.tsv`, `labels.tsv`.
@@ -80,12 +81,19 @@ def make_raw_tweets(
     return made
 
 
+def _is_doubtful(number: int) -> bool:
+    """Whether the text of the n-th tweet that is kept says this and that."""
+    return number % 7 == 6
+
+
 def _lines(tweets: Sequence[Mapping[str, Any]]) -> bytes:
     return b"".join(json.dumps(one).encode() + b"\n" for one in tweets)
 
 
-def _text(label: int, chance: random.Random) -> str:
+def _text(label: int, chance: random.Random, *, is_mixed: bool = False) -> str:
     one, other = chance.sample(_THINGS, 2)
+    if is_mixed:
+        return f"the {one} was {chance.choice(_GOOD)} and the {other} {chance.choice(_BAD)}, {chance.randrange(10_000)}"
     if label == 1:
         return f"the {one} begins at {chance.randint(1, 12)} near the {other}, number {chance.randrange(10_000)}"
     words = chance.sample(_GOOD if label == 2 else _BAD, 2)
@@ -101,7 +109,7 @@ def _tweet(made: RawTweets, number: int, base_url: str, chance: random.Random) -
         "created_at": f"{('Tue', 'Wed')[number % 2]} Jul {26 + number % 2} 20:{number % 60:02d}:14 +0000 2016",
         "id": tweet_id,
         "id_str": str(tweet_id),
-        "text": _text(label, chance),
+        "text": _text(label, chance, is_mixed=_is_doubtful(len(made.classes))),
         "lang": "en",
         "user": {"id": 100 + number // 4, "screen_name": "nobody"},
         "entities": {"hashtags": [], "media": media[:1]},
@@ -175,7 +183,7 @@ def _write_labels(made: RawTweets, chance: random.Random) -> None:
     """Confident ones for most tweets, doubtful ones for one in seven."""
     lines = ["\t".join(["TWID", *(name[:3].upper() for name in CLASSES)])]
     for number, (tweet_id, label) in enumerate(made.classes.items()):
-        most = 0.6 if number % 7 == 6 else round(chance.uniform(0.86, 0.99), 6)
+        most = 0.6 if _is_doubtful(number) else round(chance.uniform(0.86, 0.99), 6)
         rest = (1 - most) / 2
         lines.append("\t".join([str(tweet_id), *(f"{most if i == label else rest:.12g}" for i in range(3))]))
     made.labels.write_text("\n".join(lines) + "\n")

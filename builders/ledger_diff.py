@@ -1,6 +1,7 @@
 """Two ledgers beside each other: which candidates changed fate, and at which stage their ways part.
 
-Memory: 12 bytes for each candidate of both (`ledger_reading`), and 16 for each that changed.
+Memory: two builds of 10 million candidates each take 620 MB, 200 more where a file is not sorted: 12 bytes for each
+candidate of both, twice that while they are read, 16 for each that changed.
 """
 
 from __future__ import annotations

@@ -40,19 +40,26 @@ def why(place: Path, key: str) -> str:
         raise BadOption("no key", expected="a tweet id, or <tweet id>-<1..4>", got=repr(key))
     rows = _rows(path, _family(key))
     mine = [row for row in rows if row["key"] == key]
-    images = _images(rows)
+    images = [row for row in _images(rows) if row["key"] != key]
+    tweet = [row for row in rows if row["kind"] == TWEET and row["key"] != key]
+    if not mine and tweet and tweet[0]["reason"]:
+        return "\n".join(
+            [f"image {key}: no candidate, for its tweet left before its images", *_tell(path, tweet, "  ")]
+        )
     if not mine and not images:
         raise UnknownCandidate("the ledger does not have it", got=key, where=path)
     if not mine:  # prepare has images whose tweets are of no text layer
         return "\n".join([f"tweet {key}: it has no row of its own, its images have", *_tell(path, images, "  ")])
     lines = _tell(path, mine)
     if mine[0]["kind"] == TWEET:
-        lines += _tell(path, _images(rows), "  ")
+        lines += _tell(path, images, "  ")
     return "\n".join(lines)
 
 
 def _family(key: str) -> list[str]:
-    """A key; of a tweet those of its images, too."""
+    """A key; of a tweet those of its images, too, and of an image its tweet's."""
+    if (tweet_id := key.rpartition("-")[0]) and _TWEET_ID.fullmatch(tweet_id):
+        return [key, tweet_id]
     if not _TWEET_ID.fullmatch(key):
         return [key]
     return [key, *(f"{key}-{k}" for k in range(1, MAX_IMAGES + 1))]

@@ -35,6 +35,8 @@ STAGES: tuple[Stage, ...] = (
     report,
 )
 NAMES = tuple(stage.NAME for stage in STAGES)
+TOLD = ("images", "removed_images", "duplicates", "largest_group", "drawn")
+"""Further counts of stages that are told."""
 DONE = "build-done"
 """Stage of the state that says which release stands."""
 
@@ -126,7 +128,8 @@ def told(counts: dict[str, Any]) -> str:
     if "in" not in counts:
         return "done"
     drops = "".join(f", {num:,} {reason}" for reason, num in counts["dropped"].items())
-    return f"{counts['in']:,} in, {counts['kept']:,} kept{drops}"
+    more = "".join(f", {counts[name]:,} {name.replace('_', ' ')}" for name in TOLD if name in counts)
+    return f"{counts['in']:,} in, {counts['kept']:,} kept{drops}{more}"
 
 
 def _positions(first: str, last: str) -> tuple[int, int]:

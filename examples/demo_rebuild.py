@@ -47,7 +47,7 @@ small = true
 """
 
 
-def t4sa(*arguments: str | Path) -> str:
+def t4sa(*arguments: str | int | Path) -> str:
     """Run the command line as a user does; what it said. Stops the demo with its exit status when it fails."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ t4sa {' '.join(words)}", flush=True)
@@ -79,6 +79,13 @@ def routes_of(raw: Any) -> dict[str, Any]:
     return routes
 
 
+def a_duplicate_of(release: Path) -> str:
+    """The key of an image that is a near-duplicate of another."""
+    import pyarrow.parquet as pq
+
+    return str(pq.read_table(release / "t4sa/duplicates/index.parquet", columns=["key"])["key"][0])
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run every step; the paths of what is worth a look stand at the end."""
     parser = argparse.ArgumentParser(description="The dataset rebuilt from raw tweets, in miniature.")
@@ -100,7 +107,8 @@ def main(argv: list[str] | None = None) -> None:
         t4sa("build", *raw.files, "--out", release, "--config", config)
     t4sa("check", release, "--deep")
     t4sa("ledger", "funnel", release)
-    t4sa("ledger", "why", release, raw.near_duplicates[0][1])
+    t4sa("ledger", "why", release, a_duplicate_of(release))
+    t4sa("ledger", "why", release, next(iter(raw.dropped)))
     figure = release / "build" / "funnel.svg"
     assert re.search(r"<svg[^>]*>", figure.read_text()), "the build left no figure"
     print(f"\n{time.perf_counter() - started:.0f} s. Have a look:")

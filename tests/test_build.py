@@ -69,6 +69,13 @@ def test_b_t4sa_is_balanced_and_split(built: Path) -> None:
     assert len(first) == sum(len(read_parquet(built, layer)) for layer in ("b-t4sa", "unique"))
 
 
+def test_the_card_says_that_it_is_no_official_release(built: Path) -> None:
+    for folder in ("t4sa", "t4sa-wds"):
+        card = (built / folder / "README.md").read_text()
+        assert "**This copy is not the authors' dataset: it was built anew from raw tweets" in card
+        assert "[ 120 tweets ]" in card and "set aside in duplicates" in card
+
+
 def test_planted_near_duplicates_are_grouped(stream: Stream, built: Path) -> None:
     rows = {row["key"]: row for layer in LAYERS for row in read_parquet(built, layer)}
     pairs = [(a, b) for a, b in stream.raw.near_duplicates if a in rows and b in rows]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t4sa_data import catalog
+from t4sa_data.card.collection import REBUILT, collection_of
 from t4sa_data.card.loading import loading
 from t4sa_data.card.making import limits, making
 from t4sa_data.card.markup import NONE, number, source, table
@@ -94,6 +95,7 @@ def _what(manifest: Manifest) -> list[str]:
     images = catalog.PUBLISHED
     return [
         *(["**A miniature for tests: drawn pictures and made-up texts, none of the real data.**"] if drawn else []),
+        *([REBUILT] if collection_of(manifest) is not None else []),
         "Images from Twitter with the sentiment of the text they were posted with: negative, neutral or positive. "
         f"Made by the authors of *{catalog.PAPER_TITLE}* ([doi:{catalog.PAPER_DOI}](https://doi.org/"
         f"{catalog.PAPER_DOI})), who publish it at {catalog.HOMEPAGE}: {images['tweets'].total:,} tweets with "

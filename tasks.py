@@ -1,4 +1,4 @@
-"""The project's few commands, for every system (Windows has no make): `python tasks.py demo|demo-rebuild|test|test-slow|bench`.
+"""The few commands, for every system (Windows has no make): `python tasks.py demo|demo-rebuild|test|test-slow|bench`.
 
 Makes `.venv` beside this file, installs what the command needs (again only when pyproject.toml changed), runs the steps
 and stops at the first that fails. Standard library only; pip's own configuration decides where packages come from.

@@ -36,7 +36,7 @@ THREAD_ROWS = 200_000
 def num_equal_fields(num: int, distance: int) -> int:
     """The k that costs least: more equal fields make smaller buckets, but more of them.
 
-    >>> num_equal_fields(1_473_394, 8), num_equal_fields(15_000_000, 8), num_equal_fields(1_473_394, 1)
+    >>> num_equal_fields(1_500_000, 8), num_equal_fields(15_000_000, 8), num_equal_fields(1_500_000, 1)
     (3, 4, 5)
     """
 

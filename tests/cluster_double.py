@@ -1,4 +1,4 @@
-"""A cluster of Ray on this machine, started as one is: a head and further nodes, each a group of processes of its own."""
+"""A cluster of Ray on this machine, started as one is: a head and further nodes, each a group of processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Cluster:
                 [
                     str(Path(sys.executable).with_name("ray")), "start", "--block", *which,
                     # Each an address of its own, so that the command is on the head, whose address is this machine's.
-                    f"--node-ip-address=127.0.0.{1 + len(self.nodes)}", "--num-cpus=1", "--object-store-memory=80000000",
+                    f"--node-ip-address=127.0.0.{1 + len(self.nodes)}", "--num-cpus=1",
+                    "--object-store-memory=80000000",
                     f"--temp-dir={self.folder / 'ray'}",
                 ],
                 env={**os.environ, **self.environment}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,

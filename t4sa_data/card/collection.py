@@ -14,7 +14,7 @@ from t4sa_data.manifest import Manifest
 
 REBUILT = (
     "**This copy is not the authors' dataset: it was built anew from raw tweets by their method.** Its tweets, labels, "
-    "near-duplicates and splits are its own (see How it was made); published numbers stand beside its own for comparison."
+    "near-duplicates and splits are its own (see How it was made); published numbers stand beside its own to compare."
 )
 """At the top of such a release's card."""
 _BOX = 38

@@ -56,8 +56,8 @@ def make_raw_tweets(
 
     Of each ten tweets seven are kept by the published rules; the others are a retweet, a video, too short, of another
     language or without a picture, in turn. One picture in eight is an edited copy of an earlier one. There are notices
-    of deletions, a line that is no JSON, and tweets that come twice. Some texts stand in `extended_tweet`. Every seventh
-    tweet that is kept says this and that: its label is doubtful.
+    of deletions, a line that is no JSON, and tweets that come twice. Some texts stand in `extended_tweet`. One in seven
+    tweets that are kept says this and that: its label is doubtful.
 
     Args:
         folder: is made; gets `tweets-0.jsonl`, `tweets-1.jsonl.gz`, `labelled.tsv`, `labels.tsv`.

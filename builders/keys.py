@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from t4sa_data.plan import mix64
+
 Ints = npt.NDArray[np.int64]
 Packed = npt.NDArray[np.uint64]
 
@@ -16,6 +18,30 @@ def pack(tweet_id: Ints, image_index: npt.NDArray[np.int8]) -> Packed:
     [20, 23]
     """
     return (tweet_id.astype(np.uint64) << np.uint64(2)) | (image_index - 1).astype(np.uint64)
+
+
+BALANCE, SPLIT, SHEETS = 0x62616C, 0x73706C, 0x736865
+"""What a key's hash is for: uses with one seed share no bits, so that a draw says nothing of a split."""
+
+
+def key_hash(tweet_id: Ints, image_index: npt.NDArray[np.int8], *, seed: int, purpose: int) -> Packed:
+    """A 64-bit hash of (seed, purpose, key) for each row, by SplitMix64's finaliser (`plan.mix64`).
+
+    It is mix64(mix64(tweet id ^ stream) ^ image index), stream = mix64(mix64(seed) ^ purpose): the hash of
+    `plan.release_order` under another stream. Rows ranked by it, ties by key, are a seeded permutation that does not
+    depend on the order in which they came, nor on a library's random stream.
+
+    Args:
+        tweet_id: shape (n,).
+        image_index: shape (n,).
+        seed: any integer.
+        purpose: `BALANCE`, `SPLIT` or `SHEETS`.
+
+    >>> [hex(int(x)) for x in key_hash(np.array([5, 5]), np.array([1, 2], np.int8), seed=0, purpose=BALANCE)]
+    ['0x4c48725c24123039', '0x5f402726affed6f5']
+    """
+    stream = mix64(mix64(np.array([seed & (2**64 - 1)], dtype=np.uint64)) ^ np.uint64(purpose))
+    return mix64(mix64(tweet_id.astype(np.uint64) ^ stream) ^ image_index.astype(np.uint64))
 
 
 def find(wanted: npt.NDArray[np.int64] | Packed, among: npt.NDArray[np.int64] | Packed) -> Ints:

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from builders.sources.tweets import MAX_BAD_SHARE
+from builders.split import PAPER
 from t4sa_data import catalog, release
 from t4sa_data.errors import BadOption, InputMissing
 from t4sa_data.pixels import MAX_PIXELS
@@ -93,9 +94,9 @@ class SplitSettings:
     by: tuple[Literal["image", "tweet", "duplicates", "author", "time"], ...] = ("image",)
     """What must not stand in two splits. image: nothing, the paper's way."""
     duplicate_distance: int | None = None
-    """Bits, for `duplicates`: groups wider than those of `dedup`; None: the same."""
-    shares: tuple[float, ...] = (0.8, 0.1, 0.1)
-    """Of train, validation, test. Published."""
+    """Bits, for `duplicates`; None: two more than those of `dedup`, whose representatives have no nearer ones left."""
+    shares: tuple[int, int, int] = PAPER
+    """Train to validation to test; the default gives the published numbers at the published size."""
     seed: int = 2017
     lists: Path | None = None
     """Folder of `b-t4sa_{train,val,test}.txt`: they say who is in B-T4SA, and where."""
@@ -181,7 +182,9 @@ def _value(hint: Any, value: Any, where: str, folder: Path) -> Any:
         if get_origin(kind) is Literal and value in get_args(kind):
             return value
         if get_origin(kind) is tuple and isinstance(value, list | str):
-            items = value if isinstance(value, list) else [value]
+            items, wanted = value if isinstance(value, list) else [value], get_args(kind)
+            if Ellipsis not in wanted and len(items) != len(wanted):
+                continue
             return tuple(_value(get_args(kind)[0], item, where, folder) for item in items)
         if kind is Path and isinstance(value, str):
             return folder / Path(value).expanduser()

@@ -10,6 +10,7 @@ from builders import small
 from builders.building import Build
 from builders.layers import LayerRows
 from builders.ledger import QUARANTINED, REMOVED, Ledger
+from builders.split import ACROSS_THE_CUT, NONE
 from builders.stages import balance, collect, dedup, fetch, inspection, selection, split
 from t4sa_data.catalog import SPLITS
 
@@ -19,11 +20,13 @@ LAYERS = ("b-t4sa", "unique", "duplicates")
 
 
 def layer_codes(build: Build) -> np.ndarray:
-    """Position in `LAYERS` of each image, -1 where it is in none, shape (images,)."""
+    """Position in `LAYERS` of each image, -1 where it is in none, shape (images,). A drawn image without a split is in
+    none: in `unique` it would be trained on, and leak."""
     representative = build.table(dedup.NAME, "groups")["representative"].to_numpy()
     is_drawn = np.asarray(build.table(balance.NAME, "drawn")["is_drawn"])
     is_first = representative == np.arange(len(representative))
-    return np.select([representative < 0, is_drawn, is_first], [-1, 0, 1], 2).astype(np.int8)
+    has_no_split = is_drawn & (build.table(split.NAME, "split")["split"].to_numpy() == NONE)
+    return np.select([(representative < 0) | has_no_split, is_drawn, is_first], [-1, 0, 1], 2).astype(np.int8)
 
 
 def split_codes(build: Build) -> np.ndarray:
@@ -67,9 +70,16 @@ def tell_ledger(build: Build, small_layer: LayerRows | None) -> Ledger:
         build.table(selection.NAME, "images").select(keys),
         layers=names_of(layer, LAYERS, layer < 0),
         splits=names_of(split_codes(build), tuple(SPLITS), layer < 0),
-        reasons=pc.coalesce(fetched["reason"], pc.binary_join_element_wise(QUARANTINED, seen, "")),
+        reasons=pc.coalesce(fetched["reason"], pc.binary_join_element_wise(QUARANTINED, seen, ""), _unsplit(build)),
         provenance=provenance,
     )
     if small_layer is not None:
         ledger.keep("small image", small_layer.table["key"], small.LAYER, small_layer.table["split"])
     return ledger
+
+
+def _unsplit(build: Build) -> pa.Array:
+    """Why a drawn image is in no split; null: it was not drawn, or is in one."""
+    is_drawn = np.asarray(build.table(balance.NAME, "drawn")["is_drawn"])
+    has_none = is_drawn & (build.table(split.NAME, "split")["split"].to_numpy() == NONE)
+    return pa.array(np.where(has_none, ACROSS_THE_CUT, ""), pa.string(), mask=~has_none)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builders.balance import balance
+from builders.balance import BALANCE_VERSION, balance
 from builders.build_config import settings_of
 from builders.building import Build
 from builders.keys import find, pack
@@ -27,7 +27,11 @@ DRAWN = pa.schema([("is_drawn", pa.bool_()), ("label", pa.int64())])
 def settings(build: Build) -> list[Any]:
     """See `Stage`."""
     lists = build.config.split.lists
-    return [settings_of(build.config.balance), [stamp(path) for path in list_paths(build).values()] if lists else None]
+    return [
+        BALANCE_VERSION,
+        settings_of(build.config.balance),
+        [stamp(path) for path in list_paths(build).values()] if lists else None,
+    ]
 
 
 def list_paths(build: Build) -> dict[str, Any]:
@@ -73,12 +77,11 @@ def run(build: Build) -> dict[str, Any]:
             seed=chosen.seed,
             per_class=chosen.per_class,
             by=chosen.by,
-        )
+        ).drawn
     if not is_drawn.any():
-        classes = np.bincount(label[is_good], minlength=3).tolist()
         raise NoRows(
-            "not one image is in the balanced set", got=f"{classes} images of negative, neutral, positive",
-            hint="A class without an image leaves none of the others: see [select] of the configuration.",
+            "not one image of the given lists was fetched", where=build.config.split.lists,
+            hint="Do they belong to these tweets?",
         )  # fmt: skip
     table = pa.table([pa.array(is_drawn), pa.array(label)], schema=DRAWN)
     write_arrow(build.path(NAME, "drawn.arrow"), DRAWN, [table])

@@ -91,6 +91,11 @@ _WORDS = {
     "inspection/decode-timeout": "the picture took too long to decode",
     "inspection/undecodable": "the picture does not decode",
     "inspection/killed-its-process": "the picture ended every process that decoded it",
+    # balance and split
+    "balance/not-drawn": "its class has more images than were drawn",
+    "balance/another-of-its-tweet": "another image of its tweet is the one that could be drawn",
+    "split/not-listed": "no official list names it",
+    "split/across-the-cut": "what has to stay with it lies on both sides of a cut in time",
 }
 
 _FINISHED = {

@@ -148,7 +148,7 @@ def test_what_stands_is_not_done_again(stream: Stream, tmp_path: Path) -> None:
     assert set(back.ran) <= {"write", "report"} and differences(digests(out, *RESULTS), before) == []
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_workers(stream: Stream, built: Path, tmp_path: Path, workers: int) -> None:
     run(stream, tmp_path / "out", stream.config(tmp_path), engine=Local(workers))
     assert differences(digests(tmp_path / "out", *RESULTS), digests(built, *RESULTS)) == []

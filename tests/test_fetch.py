@@ -202,8 +202,8 @@ def test_one_url_is_asked_for_once_however_many_candidates_have_it(tmp_path: Pat
 
 
 def test_a_host_has_no_more_connections_than_it_should(tmp_path: Path) -> None:
-    with ImageHost(lambda _request: image(IMAGE, wait_seconds=0.005)) as host:
-        urls: list[str | None] = [host.url(f"/{i}.jpg") for i in range(40)]
+    with ImageHost(lambda _request: image(IMAGE, wait_seconds=0.05)) as host:  # long enough for all to be under way
+        urls: list[str | None] = [host.url(f"/{i}.jpg") for i in range(20)]
         run(urls, tmp_path, loopback(host_connections=3))
         assert host.most_open == 3
         host.most_open = 0

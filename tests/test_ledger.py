@@ -429,3 +429,16 @@ def test_every_reason_has_words() -> None:
 def test_an_unknown_reason_stands_for_itself(tmp_path: Path) -> None:
     write_build(tmp_path, {7: (fate(TWEET_PLACE), [fate("fetch/of-tomorrow")])})
     assert why(tmp_path, "7-1").endswith("  it left at fetch: fetch/of-tomorrow")
+
+
+def test_a_candidate_of_several_rows_has_all_their_fates(tmp_path: Path) -> None:
+    for name, layers in (("a", ["raw-text", "t4sa-text", "x"]), ("b", ["x", "raw-text"]), ("c", ["raw-text", "x"])):
+        ledger = Ledger()
+        for layer in layers:
+            ledger.keep("tweet", pa.array([8, 7]), layer, pa.array(["train", "train"]))
+        (tmp_path / name).mkdir()
+        ledger.write(tmp_path / name)
+    (change,) = ledger_diff.diff(tmp_path / "a", tmp_path / "b").changes()
+    assert change.a == "raw-text/train + t4sa-text/train + x/train" and change.b == "raw-text/train + x/train"
+    assert (change.num, change.examples) == (2, ("7", "8"))
+    assert ledger_diff.diff(tmp_path / "b", tmp_path / "c").num_changed == 0

@@ -83,6 +83,11 @@ _WORDS = {
     "fetch/not-an-image": "the answer was no picture",
     "fetch/encoding": "the answer was packed in a way that was not asked for, or does not unpack",
     "fetch/placeholder": "the answer was a picture that says that the picture is gone",
+    # balance, split
+    "balance/not-drawn": "there are more images of its class than of the smallest one, and others were drawn",
+    "balance/another-of-its-tweet": "another image of its tweet is the one that may be drawn",
+    "split/not-listed": "no split list that was given names it",
+    "split/across-the-cut": "images that have to stay together with it lie on both sides of a cut in time",
     # inspection: reasons of `t4sa_data.pixels`
     "inspection/empty": "the file has no bytes",
     "inspection/not-an-image": "the file is of no known picture format",
@@ -91,11 +96,6 @@ _WORDS = {
     "inspection/decode-timeout": "the picture took too long to decode",
     "inspection/undecodable": "the picture does not decode",
     "inspection/killed-its-process": "the picture ended every process that decoded it",
-    # balance and split
-    "balance/not-drawn": "its class has more images than were drawn",
-    "balance/another-of-its-tweet": "another image of its tweet is the one that could be drawn",
-    "split/not-listed": "no official list names it",
-    "split/across-the-cut": "what has to stay with it lies on both sides of a cut in time",
 }
 
 _FINISHED = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,7 +11,7 @@ import pyarrow.compute as pc
 from builders import small
 from builders.building import Build
 from builders.layers import LayerRows
-from builders.ledger import QUARANTINED, REMOVED, Ledger
+from builders.ledger import QUARANTINED, REMOVED, SELECTED, Ledger
 from builders.split import ACROSS_THE_CUT, NONE
 from builders.stages import balance, collect, dedup, fetch, inspection, selection, split
 from t4sa_data.catalog import SPLITS
@@ -40,13 +42,14 @@ def names_of(codes: np.ndarray, names: tuple[str, ...], mask: np.ndarray | None 
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int8), mask=mask), pa.array(names))
 
 
-def tell_ledger(build: Build, small_layer: LayerRows | None) -> Ledger:
+def tell_ledger(build: Build, layers: Mapping[str, LayerRows]) -> Ledger:
     """The ledger of a build.
 
     Args:
         build: all stages up to `split` stand.
-        small_layer: `b-t4sa-256`, where it is built.
+        layers: by name, those that are built.
     """
+    with_texts, small_layer = "t4sa-text" in layers, layers.get(small.LAYER)
     ledger = Ledger(of_build=True)
     tweets = build.table(selection.NAME, "tweets")
     has_left = np.asarray(tweets["reason"].is_valid())
@@ -54,8 +57,8 @@ def tell_ledger(build: Build, small_layer: LayerRows | None) -> Ledger:
     ledger.take_over(
         build.path(collect.NAME, "ledger.parquet"),
         tweets["tweet_id"],
-        layers=names_of(zeros, ("t4sa-text",), has_left),
-        splits=names_of(zeros, (FURTHER,), has_left),
+        layers=names_of(zeros, ("t4sa-text",) if with_texts else (SELECTED,), has_left),
+        splits=names_of(zeros, (FURTHER,), has_left if with_texts else np.ones(len(zeros), bool)),
         reasons=tweets["reason"],
     )
     keys = ["tweet_id", "image_index"]

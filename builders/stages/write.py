@@ -53,7 +53,7 @@ def run(build: Build) -> dict[str, Any]:
     sentiment, texts = read_tweets(build)
     made = [*_image_layers(build, sentiment, texts), *_text_layers(build, sentiment, texts)]
     layers = [make.store(layer, build.state.folder / ROWS) for layer in made]
-    build.run.ledger = tell_ledger(build, next((layer for layer in layers if layer.name == small.LAYER), None))
+    build.run.ledger = tell_ledger(build, {layer.name: layer for layer in layers})
     collection = as_json(funnels_of(build.run.ledger.funnel(), of_build=True))
     layers = [replace(layer, provenance=_provenance(build, layer, collection)) for layer in layers]
     _tell_report(build, layers, sentiment, texts)

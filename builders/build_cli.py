@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from t4sa_data.errors import BadOption, MissingDependency, T4SAError
+from t4sa_data.commands import exit_statuses
 
 if TYPE_CHECKING:
     from builders.engine import Engine
 
-EXIT_FAULT, EXIT_USAGE = 1, 2
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -48,7 +47,7 @@ def build(
     cut, distance or split costs the stages from there on. A page on the build: DIR/build/report.html. Exit status: 0
     done, 1 fault, 2 usage.
     """
-    try:
+    with exit_statuses():
         from builders import pipeline
         from builders.build_config import read_config
 
@@ -68,10 +67,6 @@ def build(
         typer.echo(f"\nseconds: {seconds}" if seconds else "\nnothing to do: all of it stands")
         if end == pipeline.NAMES[-1]:
             typer.echo(f"report: {out / 'build' / 'report.html'}\nnext: t4sa check {out}")
-    except T4SAError as error:
-        typer.echo(f"error: {error}", err=True)
-        is_usage = isinstance(error, BadOption | MissingDependency)
-        raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
 
 
 def _engine(where: Where, address: str, workers: int | None) -> AbstractContextManager[Engine]:

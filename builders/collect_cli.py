@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from t4sa_data.errors import BadOption, MissingDependency, T4SAError
+from t4sa_data.commands import exit_statuses
 
-EXIT_FAULT, EXIT_USAGE = 1, 2
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -37,7 +36,7 @@ def collect(
     Every tweet has a row in the ledger. What is written is sorted by tweet id and the same for any order of FILES; each
     file appears whole or not at all. Exit status: 0 done, 1 fault, 2 usage.
     """
-    try:
+    with exit_statuses():
         from tqdm import tqdm
 
         from builders.collect import Rules
@@ -51,10 +50,6 @@ def collect(
             outcome = run(config, bar.update)
         typer.echo(outcome.as_text())
         typer.echo(f"\n{out}: {outcome.num_kept:,} tweets kept of {outcome.num_candidates:,}")
-    except T4SAError as error:
-        typer.echo(f"error: {error}", err=True)
-        is_usage = isinstance(error, BadOption | MissingDependency)
-        raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from t4sa_data import catalog
-from t4sa_data.errors import BadOption, MissingDependency, T4SAError, UnknownConfig
+from t4sa_data.commands import exit_statuses
+from t4sa_data.errors import UnknownConfig
 
 if TYPE_CHECKING:
     from builders.leaks import Columns
 
-EXIT_FAULT, EXIT_USAGE = 1, 2
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -31,15 +31,11 @@ def leaks(
 
     Reads the sample tables only. Exit status: 0 done (whatever was found), 1 fault, 2 usage.
     """
-    try:
+    with exit_statuses():
         from builders.leaks import DISTANCES, find_leaks
 
         found = find_leaks(read_columns(release, config), distances=tuple(distance or DISTANCES))
         typer.echo(json.dumps(found.to_json(), indent=1) if as_json else found.as_text())
-    except T4SAError as error:
-        typer.echo(f"error: {error}", err=True)
-        is_usage = isinstance(error, BadOption | MissingDependency | UnknownConfig)
-        raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
 
 
 def read_columns(release: Path, config: str) -> Columns:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from t4sa_data.errors import BadOption, MissingDependency, T4SAError
+from t4sa_data.commands import exit_statuses
 
-EXIT_FAULT, EXIT_USAGE = 1, 2
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,17 +18,6 @@ app = typer.Typer(
 )
 Place = Annotated[Path, typer.Argument(metavar="DIR", help="A build's DIR, its folder build, or a ledger.parquet.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@contextmanager
-def _exits() -> Iterator[None]:
-    """End with one line and status 1 (a fault) or 2 (usage)."""
-    try:
-        yield
-    except T4SAError as error:
-        typer.echo(f"error: {error}", err=True)
-        is_usage = isinstance(error, BadOption | MissingDependency)
-        raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
 
 
 def _print_json(value: Any) -> None:
@@ -49,7 +35,7 @@ def why(
 
     Of a tweet, what became of its images, too. Exit status: 0 told, 1 not in the ledger or a fault, 2 usage.
     """
-    with _exits():
+    with exit_statuses():
         from builders.ledger_why import why as tell
 
         typer.echo(tell(place, key))
@@ -62,7 +48,7 @@ def funnel(place: Place, as_json: AsJson = False) -> None:
     Checked are the rows (one fate each, no candidate twice, no image without its tweet), the sums, and the report.json
     beside the ledger. Exit status: 0 all adds up, 1 it does not or a fault, 2 usage.
     """
-    with _exits():
+    with exit_statuses():
         from builders import funnel as make
         from builders.ledger_reading import find_ledger, is_of_build, read_counts, require_sound, told_counts
 
@@ -91,7 +77,7 @@ def diff(
 
     Exit status: 0 compared (be there changes or not), 1 fault, 2 usage.
     """
-    with _exits():
+    with exit_statuses():
         from builders import ledger_diff
 
         if out is not None:

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from t4sa_data.errors import (
+    BadOption,
     CredentialsError,
     HubAccessError,
+    MissingDependency,
     T4SAError,
     UnknownConfig,
     UnknownPackage,
@@ -47,7 +49,7 @@ def exit_statuses() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         if isinstance(error, CredentialsError | HubAccessError):
             raise typer.Exit(EXIT_CREDENTIALS) from None
-        is_usage = isinstance(error, UnknownPackage | UnknownConfig | UnknownRevision)
+        is_usage = isinstance(error, BadOption | MissingDependency | UnknownPackage | UnknownConfig | UnknownRevision)
         raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from t4sa_data.errors import BadOption, MissingDependency, T4SAError
+from t4sa_data.commands import exit_statuses
 
 if TYPE_CHECKING:
     from builders.label.labeller import Labeller
     from builders.label.training_data import Ints, Labelled
 
-EXIT_FAULT, EXIT_USAGE = 1, 2
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,17 +47,6 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder of 
 _CORES = os.cpu_count() or 1
 
 
-@contextmanager
-def _exits() -> Iterator[None]:
-    """End with one line and status 1 (a fault) or 2 (usage)."""
-    try:
-        yield
-    except T4SAError as error:
-        typer.echo(f"error: {error}", err=True)
-        is_usage = isinstance(error, BadOption | MissingDependency)
-        raise typer.Exit(EXIT_USAGE if is_usage else EXIT_FAULT) from None
-
-
 def _say(line: str) -> None:
     typer.echo(line, err=True)
 
@@ -82,7 +69,7 @@ def train(
     The file is checked whole before anything is trained. Rows without a text, too long, or whose id stands with two
     labels are left out and counted. Exit status: 0 done, 1 fault, 2 usage.
     """
-    with _exits():
+    with exit_statuses():
         from builders.label.folder import require_place, save_model
         from builders.label.systems import one_thread, train_system
         from builders.label.training_data import is_development, read_labelled
@@ -150,7 +137,7 @@ def evaluate(
 
     Exit status: 0 done, 1 fault, 2 usage.
     """
-    with _exits():
+    with exit_statuses():
         from builders.label import load_model
         from builders.label.folder import model_digest
         from builders.label.training_data import read_labelled
@@ -211,7 +198,7 @@ def run(
     A row that cannot be labelled (no text, no id, not UTF-8) has its reason and nulls. The file appears whole or not at
     all. Exit status: 0 done, 1 fault, 2 usage.
     """
-    with _exits():
+    with exit_statuses():
         from tqdm import tqdm
 
         from builders.label.inputs import num_rows

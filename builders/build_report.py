@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from builders.funnel import Funnel, as_json
-from builders.funnel_figure import figure
-from builders.ledger_words import meaning_of
+from builders.ledger.figure import figure
+from builders.ledger.funnel import Funnel, as_json
+from builders.ledger.words import meaning_of
 from t4sa_data.card.collection import figure as text_figure
 from t4sa_data.card.markup import table as markdown_table
 from t4sa_data.catalog import CLASSES, COLLECTION, PUBLISHED

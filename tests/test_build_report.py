@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.build_report import BuildReport, as_html, as_markdown, write_build_report
-from builders.funnel import Funnel, as_json, funnels_of
-from builders.funnel_figure import WIDTH_PX, figure, in_words
+from builders.ledger.figure import WIDTH_PX, figure, in_words
+from builders.ledger.funnel import Funnel, as_json, funnels_of
 from t4sa_data import card, catalog, release, removals
 from t4sa_data.card.collection import REBUILT, collection, collection_of, summary
 from t4sa_data.manifest import load_manifest

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import builders
-from builders import ledger_diff, ledger_words
-from builders.funnel import funnels_of
 from builders.inspection import KILLED
 from builders.label import inputs
 from builders.ledger import BUILD_SCHEMA, LEDGER_NAME, QUARANTINED, SCHEMA, Ledger
-from builders.ledger_cli import app
-from builders.ledger_reading import find_ledger, read_counts, require_sound
-from builders.ledger_why import why
+from builders.ledger import diff as ledger_diff
+from builders.ledger import words as ledger_words
+from builders.ledger.cli import app
+from builders.ledger.funnel import funnels_of
+from builders.ledger.reading import find_ledger, read_counts, require_sound
+from builders.ledger.why import why
 from t4sa_data import pixels
 from t4sa_data.errors import BadOption, InputMissing, LedgerFaulty, MissingColumn, TableError, UnknownCandidate
 from t4sa_data.testing.releases import make_release

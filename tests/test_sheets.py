@@ -1,4 +1,4 @@
-"""Sheets of near-duplicates: the pairs are real ones at their distance, the page is whole, bad pictures are shown so."""
+"""Sheets of near-duplicates: the pairs are real ones at their distance, the page is whole, bad pictures are shown."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_page_stands_alone_and_old_sheets_go(tmp_path: Path) -> None:
     assert "http" not in text
     assert "Not for publishing" in text
     assert f"group-{rows.key(largest)}.jpg" in shown
-    assert [name for name in sorted(shown) if name.startswith("pairs")][0] == "pairs-03-bits.jpg"
+    assert min(name for name in shown if name.startswith("pairs")) == "pairs-03-bits.jpg"
     sheet = Image.open(folder / f"group-{rows.key(largest)}.jpg").convert("RGB")
     corner = sheets.GAP_PX + 3
     assert all(abs(a - b) < 8 for a, b in zip(sheet.getpixel((corner, corner)), (229, 231, 235), strict=True))

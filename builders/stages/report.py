@@ -13,8 +13,8 @@ from builders import output
 from builders.build_config import settings_of
 from builders.build_report import BuildReport, write_build_report
 from builders.building import Build
-from builders.funnel import funnels_of
 from builders.leaks import Columns, find_leaks
+from builders.ledger.funnel import funnels_of
 from builders.sheets import Rows, write_sheets
 from builders.split import alone_where_null
 from builders.stages import balance, collect, dedup, fetch, inspection, label, selection, split, write

@@ -17,16 +17,16 @@ from builders import report as tell
 from builders import small
 from builders.build_config import settings_of
 from builders.building import Build
-from builders.fates import LAYERS, layer_codes, names_of, split_codes, tell_ledger
-from builders.funnel import as_json, funnels_of
 from builders.inspection import join_tables
 from builders.layers import LayerRows
 from builders.ledger import REMOVED
+from builders.ledger.funnel import as_json, funnels_of
 from builders.quarantine import Quarantined, write_quarantine
 from builders.sealing import ROWS, write_release
 from builders.sources.official import keys_of
 from builders.sources.tables import Sentiment, Texts
 from builders.stages import balance, collect, dedup, fetch, inspection, selection
+from builders.stages.fates import LAYERS, layer_codes, names_of, split_codes, tell_ledger
 from builders.state import fingerprint, read_arrow
 from builders.write import WRITE_VERSION
 from t4sa_data import release

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from builders.keys import Packed
 from builders.ledger import Fate
-from builders.ledger_reading import Codes, Fates, Names, find_ledger, read_fates
-from builders.ledger_words import place_of, stage_of
+from builders.ledger.reading import Codes, Fates, Names, find_ledger, read_fates
+from builders.ledger.words import place_of, stage_of
 from builders.state import BATCH_ROWS
 from t4sa_data.errors import BadOption
 from t4sa_data.files import atomic_file

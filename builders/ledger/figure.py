@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from builders.funnel import Funnel, Step
+from builders.ledger.funnel import Funnel, Step
 from t4sa_data.card.collection import AFTER
 
 WIDTH_PX = 800

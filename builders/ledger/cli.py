@@ -36,7 +36,7 @@ def why(
     Of a tweet, what became of its images, too. Exit status: 0 told, 1 not in the ledger or a fault, 2 usage.
     """
     with exit_statuses():
-        from builders.ledger_why import why as tell
+        from builders.ledger.why import why as tell
 
         typer.echo(tell(place, key))
 
@@ -49,8 +49,8 @@ def funnel(place: Place, as_json: AsJson = False) -> None:
     beside the ledger. Exit status: 0 all adds up, 1 it does not or a fault, 2 usage.
     """
     with exit_statuses():
-        from builders import funnel as make
-        from builders.ledger_reading import find_ledger, is_of_build, read_counts, require_sound, told_counts
+        from builders.ledger import funnel as make
+        from builders.ledger.reading import find_ledger, is_of_build, read_counts, require_sound, told_counts
 
         path = find_ledger(place)
         counts = read_counts(path)
@@ -78,7 +78,7 @@ def diff(
     Exit status: 0 compared (be there changes or not), 1 fault, 2 usage.
     """
     with exit_statuses():
-        from builders import ledger_diff
+        from builders.ledger import diff as ledger_diff
 
         if out is not None:
             ledger_diff.require_ending(out)

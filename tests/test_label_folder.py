@@ -156,6 +156,12 @@ def newer_lexicon(folder: Path) -> None:
     rewrite(folder, fingerprint=said)
 
 
+def fewer_lexicons(folder: Path) -> None:
+    said = json.loads((folder / MODEL).read_text())["fingerprint"]
+    del said["lexicons"]["community"]
+    rewrite(folder, fingerprint=said)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "arrays cut": (lambda f: (f / ARRAYS).write_bytes((f / ARRAYS).read_bytes()[:-1]), "truncated"),
     "arrays empty": (lambda f: (f / ARRAYS).write_bytes(b""), "truncated"),
@@ -186,6 +192,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: rewrite(f, fingerprint={**read_description(f)["fingerprint"], "text_version": 99}),
         "other rules",
     ),
+    "without a lexicon": (fewer_lexicons, "no community"),
     "another lexicon": (newer_lexicon, "pip install 'vaderSentiment==9.9'"),
 }
 

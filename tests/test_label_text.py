@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from importlib.metadata import distribution
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("torch")
 pytest.importorskip("vaderSentiment")
 
 from builders.label import text as texts
-from builders.label.lexicons import load_lexicons
-from builders.label.tokens import MAX_TOKENS, TokenTable
+from builders.label.features import DENSE, dense
+from builders.label.lexicons import COMMUNITY_SMOOTHING, load_lexicons
+from builders.label.lstm import LEXICON_SCALE
+from builders.label.tokens import LEXICON_COLUMNS, MAX_TOKENS, TokenTable
 
 SCRAPS = st.sampled_from(
     ["\\u2019", "\\u005cu0041", "\\ud83d", "\\ude02", "&amp;", "&amp;lt;", "&#38;#38;", "&nbsp;", '"', '""', '\\"', "'",
@@ -102,4 +109,30 @@ def test_lexicons_say_where_they_are_from() -> None:
     assert lexicons.vader["good"] == 1.9 and lexicons.tags["the"] == "DT" and lexicons.polarity["able"][0] == 0.5
     assert lexicons.emoji["\U0001f602"] == pytest.approx((6845 - 3614) / (3614 + 4163 + 6845 + 3))
     for source in lexicons.fingerprint().values():
-        assert source["license"] in ("MIT", "Apache-2.0") and len(source["sha256"]) == 64 and source["version"]
+        assert source["license"] in ("MIT", "Apache-2.0", "CC-BY", "PDDL-1.0")
+        assert len(source["sha256"]) == 64 and source["version"]
+
+
+def test_happiness_and_communities_are_those_of_the_files() -> None:
+    lexicons = load_lexicons()
+    folder = Path(str(distribution("shifterator").locate_file("shifterator/lexicons")))
+    rated = dict(line.split("\t") for line in (folder / "labMT/labMT_English.tsv").read_text().splitlines())
+    assert lexicons.happiness["laughter"] == float(rated["laughter"]) - 5 == 3.5
+    assert "the" in rated and "the" not in lexicons.happiness  # about neutral
+    files = sorted((folder / "SocialSent-Reddit").glob("*.tsv"))
+    found = [line.split("\t") for file in files for line in file.read_text().splitlines()]
+    lovely = [float(value) for word, value in found if word == "lovely"]
+    assert lexicons.community["lovely"] == pytest.approx(sum(lovely) / (len(lovely) + COMMUNITY_SMOOTHING))
+    assert lexicons.community["shitty"] < -1 < 1 < lexicons.community["lovely"]
+    both = b"".join(file.read_bytes() for file in files)
+    assert lexicons.fingerprint()["community"]["sha256"] == hashlib.sha256(both).hexdigest()
+
+
+def test_every_lexicon_reaches_the_features() -> None:
+    table = TABLE.encode(["lovely laughter"])
+    values = table.table.values[table.ids]
+    happiness, community = LEXICON_COLUMNS.index("happiness"), LEXICON_COLUMNS.index("community")
+    assert values[1, happiness] == np.float32(3.5) and values[0, community] > 1
+    assert len(LEXICON_SCALE) == len(LEXICON_COLUMNS) == table.table.values.shape[1]
+    turned = dense(TABLE.encode(["not lovely"]))[0] - dense(TABLE.encode(["so lovely"]))[0]
+    assert turned[DENSE.index("community sum")] < 0 and turned[DENSE.index("happiness sum")] < 0

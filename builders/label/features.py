@@ -161,7 +161,7 @@ def dense(batch: Batch) -> Floats:
     num, owner = len(batch.starts) - 1, batch.owner
     flags = batch.table.flags
     made: list[Column] = []
-    values = batch.table.values[batch.ids].astype(np.float64) if len(batch.ids) else np.zeros((0, 4))
+    values = batch.table.values[batch.ids].astype(np.float64) if len(batch.ids) else np.zeros((0, len(LEXICON_COLUMNS)))
     turned = np.where(batch.negated, FLIP, 1.0)
     position = np.arange(len(batch.ids)) - batch.starts[:-1][owner]
     is_late = position * 2 >= batch.lengths[owner]

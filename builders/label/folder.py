@@ -206,6 +206,14 @@ def _require_same_rules(folder: Path, model: Mapping[str, Any]) -> None:
             hint="Train it again with this version of the package.",
         )
     here = fingerprint(model["kind"])["lexicons"]
+    if lacking := sorted(set(here) - set(made["lexicons"])):
+        raise ModelFolderError(
+            "a model that was trained without some of the lexicons",
+            expected=", ".join(sorted(here)),
+            got=f"no {', '.join(lacking)}",
+            where=folder,
+            hint="Train it again with this version of the package.",
+        )
     for name, lexicon in made["lexicons"].items():
         if here.get(name, {}).get("sha256") != lexicon["sha256"]:
             raise ModelFolderError(

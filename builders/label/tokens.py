@@ -23,7 +23,7 @@ words)."""
 MOST_PIECES = 400_000
 """Pieces that a table keeps; then it begins anew, so that memory is flat."""
 
-LEXICON_COLUMNS = ("vader", "polarity", "subjectivity", "emoji")
+LEXICON_COLUMNS = ("vader", "polarity", "subjectivity", "emoji", "happiness", "community")
 FLAGS = (
     "caps", "elongated", "tag", "tag_word", "user", "url", "number", "happy", "sad", "emoticon", "emoji", "exclamation",
     "question", "ellipsis", "mixed_run", "negation", "contrast", "stop", "quote", "word", "clitic", "unknown",
@@ -134,7 +134,7 @@ class TokenTable:
 
     @property
     def values(self) -> Floats:
-        """`LEXICON_COLUMNS` of each token, shape (rows, 4)."""
+        """`LEXICON_COLUMNS` of each token, shape (rows, lexicons)."""
         return self._columns()[0]
 
     @property
@@ -201,6 +201,7 @@ class TokenTable:
             given.add("unknown")
         tag = _POS_OF.get(tag, tag)
         row: list[Any] = [lexicons.vader.get(token, 0.0), polarity, subjectivity, emoji]
+        row += [lexicons.happiness.get(token, 0.0), lexicons.community.get(token, 0.0)]
         row += [float(name in given) for name in FLAGS]
         return (*row, POS.index(tag) if tag in POS else len(POS))
 

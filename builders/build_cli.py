@@ -38,6 +38,7 @@ def build(
     last: Annotated[str, typer.Option("--to", metavar="STAGE", help="The last stage to do.")] = "",
     engine: Annotated[Where, typer.Option(help="local: processes here; ray: a cluster.")] = Where.local,
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Of the cluster's head; auto, or local.")] = "auto",
+    mirror: Annotated[str | None, typer.Option(metavar="URL", help="An object store that gets a copy.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Tasks at a time. Default: one a processor.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what stands and what is to do; do nothing.")] = False,
 ) -> None:
@@ -50,6 +51,7 @@ def build(
     with exit_statuses():
         from builders import pipeline
         from builders.build_config import read_config
+        from builders.mirror import Mirror
 
         chosen = read_config(config)
         begin, end = first or pipeline.NAMES[0], last or pipeline.NAMES[-1]
@@ -60,7 +62,10 @@ def build(
                 typer.echo(f"{name:<12}{what}")
             return
         with _engine(engine, address, workers) as where:
-            outcome = pipeline.build(tweets, out, chosen, where, first=begin, last=end, say=_say, bar=_bar)
+            copy = Mirror(mirror) if mirror else None
+            outcome = pipeline.build(
+                tweets, out, chosen, where, first=begin, last=end, mirror=copy, say=_say, bar=_bar
+            )  # fmt: skip
         for name, counts in outcome.counts.items():
             typer.echo(f"{name:<12}{pipeline.told(counts)}")
         seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in outcome.seconds.items())

@@ -16,11 +16,14 @@ from builders import output
 from builders.build_config import BuildConfig
 from builders.building import Build, Stage
 from builders.engine import Engine
+from builders.mirror import Mirror
 from builders.run import PrepareConfig, Run, Silent
 from builders.sealing import digests, unchanged
 from builders.stages import balance, collect, dedup, fetch, inspection, label, report, selection, split, write
 from builders.state import State, fingerprint
 from t4sa_data.errors import BadOption, InputMissing, StageNotDone
+from t4sa_data.files import TEMPORARY
+from t4sa_data.manifest import FOLDERS
 
 STAGES: tuple[Stage, ...] = (
     collect,
@@ -60,6 +63,7 @@ def build(
     *,
     first: str = NAMES[0],
     last: str = NAMES[-1],
+    mirror: Mirror | None = None,
     say: Callable[[str], None] = lambda _: None,
     bar: Callable[[str, int], Any] | None = None,
 ) -> BuildOutcome:
@@ -72,6 +76,7 @@ def build(
         engine: where the work runs; it is entered already.
         first: stages before it must stand, and it is done again even where it stands.
         last: the last stage to do.
+        mirror: gets each stage as it is done, and the release; what stands there is brought back, not done again.
         say: gets a line now and then.
         bar: makes a progress bar from a title and a total; it has `update(n)` and `close()`.
 
@@ -88,7 +93,7 @@ def build(
         output.require_source(out, making.state, write.SOURCE)
         for number, stage in enumerate(STAGES[: at[1] + 1]):
             making.keys[stage.NAME] = _key(making, stage, making.keys.get(STAGES[number - 1].NAME, ""))
-            before = None if number >= at[0] and first != NAMES[0] else _standing(making, stage)
+            before = None if number >= at[0] and first != NAMES[0] else _standing(making, stage, mirror)
             if before is None and number < at[0]:
                 raise StageNotDone(
                     "an earlier stage does not stand", got=stage.NAME, where=making.state.folder,
@@ -101,6 +106,7 @@ def build(
                 before["seconds"] = making.run.seconds[stage.NAME]
                 making.state.save(stage.NAME, making.keys[stage.NAME], before)
                 ran.append(stage.NAME)
+                _push(making, stage, before, mirror)
             making.counts[stage.NAME] = before
             say(f"{stage.NAME}: {told(before)}")
         if write.NAME in ran:
@@ -170,10 +176,28 @@ def _key(making: Build, stage: Stage, before: str) -> str:
     return fingerprint(stage.NAME, stage.VERSION, stage.settings(making), before)
 
 
-def _standing(making: Build, stage: Stage) -> dict[str, Any] | None:
-    """What a stage counted whose result stands."""
+def _standing(making: Build, stage: Stage, mirror: Mirror | None = None) -> dict[str, Any] | None:
+    """What a stage counted whose result stands, here or in the mirror."""
     key = making.keys[stage.NAME]
     if stage.NAME == write.NAME and unchanged(making.run, key, stage=DONE) is None:
         return None
     found: dict[str, Any] | None = making.state.load(stage.NAME, key)
+    if found is None and mirror is not None and stage.NAME not in (write.NAME, report.NAME):
+        found = mirror.pull_stage(making.state.folder, f"{stage.NAME}-{key}")
+        if found is not None:
+            making.state.save(stage.NAME, key, found)
     return found
+
+
+def _push(making: Build, stage: Stage, counts: dict[str, Any], mirror: Mirror | None) -> None:
+    """Copy what a stage wrote to the mirror: of `write` the release, of `report` nothing that is not here anyway."""
+    if mirror is None or stage.NAME == report.NAME:
+        return
+    if stage.NAME == write.NAME:
+        for fmt in making.config.write.formats:
+            mirror.push_release(making.run.out / FOLDERS[fmt])
+        return
+    state, name = making.state.folder, f"{stage.NAME}-{making.keys[stage.NAME]}"
+    files = [path for path in (state / name).rglob("*") if path.is_file() and not path.name.endswith(TEMPORARY)]
+    files += fetch.kept_files(making) if stage.NAME == fetch.NAME else []
+    mirror.push_stage(state, name, files, counts)

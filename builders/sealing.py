@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,16 @@ def as_input(run: Run, path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": run.sha256[path]}
 
 
-def write_release(run: Run, layers: Sequence[LayerRows], notes: Path | None = None) -> dict[str, Manifest]:
+def write_release(
+    run: Run, layers: Sequence[LayerRows], notes: Path | None = None, *, stay: Collection[str] | None = None
+) -> dict[str, Manifest]:
     """Write the shards, seal the folders, then report, ledger and times.
 
     Args:
         run: its tools.
         layers: in release order, stored (`layers.store`).
         notes: folder of report, ledger and times; None for `DIR/build`.
+        stay: of the layers that stand there and are not among these, those that stay; None: all.
     """
     config, state, out = run.config, run.state, run.config.out
     with run.timed("plan"):
@@ -115,6 +118,8 @@ def write_release(run: Run, layers: Sequence[LayerRows], notes: Path | None = No
             if fmt == "parquet" or any(layer.source is not None for layer in layers):
                 output.withdraw(out, fmt, state)  # README and tables are about to change under it
                 keep = output.standing_release(out, fmt, state)
+                if keep is not None and stay is not None:
+                    keep = replace(keep, layers={name: one for name, one in keep.layers.items() if name in stay})
                 manifests[fmt] = release.seal(out, fmt, finished, keep=keep)
         output.settle(out, manifests, state)
     write_build_notes(run, notes)

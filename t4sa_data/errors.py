@@ -211,6 +211,10 @@ class ClusterError(T4SAError):
     """The cluster that work should run on does not answer, or cannot take it."""
 
 
+class StoreError(T4SAError):
+    """An object store does not take or give what it should."""
+
+
 class StageNotDone(T4SAError):
     """A stage of a build was to be taken as it stands, and it does not stand."""
 

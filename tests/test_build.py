@@ -200,6 +200,16 @@ def test_the_small_layer_and_other_choices(stream: Stream, built: Path, tmp_path
     assert kinds["small image"] == len(rows)
 
 
+def test_layers_of_an_earlier_build_go(stream: Stream, tmp_path: Path) -> None:
+    """They would be of other pictures, or say texts that this one leaves out."""
+    out = tmp_path / "out"
+    run(stream, out, stream.config(tmp_path, write="small = true"))
+    assert (out / "t4sa" / "b-t4sa-256").is_dir()
+    run(stream, out, stream.config(tmp_path, write='text = "none"'))
+    assert_sound(out)
+    assert {path.name for path in (out / "t4sa").iterdir() if path.is_dir() and any(path.iterdir())} == set(LAYERS)
+
+
 def test_removals(stream: Stream, built: Path, tmp_path: Path) -> None:
     rows = read_parquet(built, "b-t4sa")
     tweet, key = rows[0]["tweet_id"], next(row["key"] for row in rows if row["tweet_id"] != rows[0]["tweet_id"])

@@ -13,6 +13,8 @@ from builders.state import write_arrow
 
 NAME = "fetch"
 VERSION = 1
+PACK_SUFFIX = ".images"
+"""Of the files that images lie in; their names follow from what is in them."""
 
 
 def settings(build: Build) -> list[Any]:
@@ -36,6 +38,12 @@ def run(build: Build) -> dict[str, Any]:
     dropped = {one["values"]: one["counts"] for one in got.rows["reason"].drop_null().value_counts().to_pylist()}
     files = [os.path.relpath(path, build.state.folder) for path in got.files]
     return counted(images.num_rows, dropped, files=files)
+
+
+def kept_files(build: Build) -> list[Path]:
+    """All that was ever fetched, and what is known of it: what another run goes on from."""
+    folder = build.state.folder / f"fetch-v{fetch.FETCH_VERSION}"
+    return sorted(path for path in folder.iterdir() if path.suffix in (PACK_SUFFIX, ".arrow"))
 
 
 def files_of(build: Build) -> list[Path]:

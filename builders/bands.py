@@ -197,7 +197,7 @@ def _deal(
             place = starts[at]
             starts[at] = place + 1
             dealt_hashes[place], dealt_ids[place] = hashes[i], ids[i]
-        start = 0
+        start = np.int64(0)  # a bare 0 would have everything below compiled twice
         for value in range(size):
             end = starts[value]  # dealing moved each start to its end
             if end - start > 1:
@@ -231,7 +231,7 @@ def _search(
             if at % parts == part:
                 mine[starts[at]], ids[starts[at]] = hashes[i], i
                 starts[at] += 1
-        start = 0
+        start = np.int64(0)  # a bare 0 would have everything below compiled twice
         for value in range(size):
             if starts[value] - start > 1:
                 _bucket(

@@ -192,6 +192,22 @@ def test_any_number_of_fields_finds_every_pair(seed: int, distance: int, equal: 
         assert np.unique(found, return_index=True)[1][np.unique(found, return_inverse=True)[1]].tolist() == expected
 
 
+@pytest.mark.parametrize(("distance", "equal"), [(8, 2), (8, 3), (8, 4), (1, 5), (16, 3)])
+def test_pairs_that_agree_in_no_field_too_many_are_found(distance: int, equal: int) -> None:
+    """Each differing bit lies in a field of its own: one choice of fields alone finds the pair, none may be skipped."""
+    from builders import bands
+
+    rng, num, fields = np.random.default_rng(8), 3000, distance + equal
+    bounds = np.array([64 * i // fields for i in range(fields + 1)], np.uint64)
+    hashes = rng.integers(0, 2**64, num, dtype=np.uint64)
+    near = hashes.copy()
+    for field in rng.permuted(np.tile(np.arange(fields), (num, 1)), axis=1)[:, :distance].T:
+        near ^= np.uint64(1) << (bounds[field] + rng.integers(0, 2**32, num, dtype=np.uint64) % np.diff(bounds)[field])
+    for threads in (1, 2):
+        found = bands.link(np.concatenate([hashes, near]), distance, threads=threads, equal=equal)
+        assert np.array_equal(found[:num], found[num:])
+
+
 def test_any_number_of_threads_gives_the_same() -> None:
     from builders import bands
 

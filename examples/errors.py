@@ -35,3 +35,7 @@ class TrainingDiverged(T4SAError):
 
 class PredictionsError(T4SAError):
     """A table of predictions does not fit the samples it is about."""
+
+
+class Needs(T4SAError):
+    """A system of the paper's tables needs a file that only the user can bring."""

@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Literal
 
 from examples.errors import Needs
-from t4sa_data.catalog import TABLES, Block
+from t4sa_data.catalog import TABLES
+from t4sa_data.catalog.results import Block
 
 Level = Literal["low", "mid", "deep", "-"]
 LEVEL_OF: dict[Block, Level] = {"chance": "-", "low-level": "low", "mid-level": "mid", "deep": "deep"}
@@ -56,8 +57,8 @@ _WEAK = "re-implementation, trained on B-T4SA's negative and positive pictures"
 
 _TABLE_1 = {
     "Random": _Recipe("guesses", "chance"),
-    "CNN": _Recipe(_WEAK, "you_cnn", "a release with b-t4sa or b-t4sa-256"),
-    "PCNN": _Recipe(_WEAK + ", progressively", "progressive", "a release with b-t4sa or b-t4sa-256"),
+    "CNN": _Recipe(_WEAK, "you_cnn"),
+    "PCNN": _Recipe(_WEAK + ", progressively", "progressive"),
     "Hybrid-T4SA FT-F": _Recipe(_RELEASED, "released", _T4SA),
     "Hybrid-T4SA FT-A": _Recipe(_RELEASED, "released", _T4SA),
     "VGG-T4SA FT-F": _Recipe(_RELEASED, "released", _T4SA),

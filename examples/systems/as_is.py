@@ -1,0 +1,134 @@
+"""Table 1's protocol: trained on B-T4SA, tested as it is, on the Twitter Testing Dataset and on B-T4SA's test split.
+
+A two-way system learns from B-T4SA's negative and positive pictures (neutral dropped) and has no three-way answer; the
+last column of its row says so. The catalog does not hold how the paper filled these cells [unknown].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.errors import Needs
+from examples.evaluation import metrics
+from examples.evaluation.predictions import label_of, logits_of, probabilities_of, read_truth
+from examples.systems import chance, released
+from examples.systems.data import LEVELS, TWITTER, Floats, Ints, Pictures, joined, open_pictures
+from examples.systems.protocol import Fold, Options, Result, kept_prediction, pooled
+from t4sa_data.errors import ConfigUnavailable, NoRows
+from t4sa_data.reading import open_release
+
+B_T4SA = ("b-t4sa", "b-t4sa-256")
+"""The first that the release holds."""
+TWO_WAY_ONLY = "answers two ways only"
+Cells = dict[int | str, "Result | str"]
+"""Level (5, 4, 3) or "b_t4sa" -> result, or why there is none."""
+
+
+def cells(data: str | Path, module: Any, options: Options, *, seeds: list[int], is_released: bool) -> Cells:
+    """The row's cells.
+
+    Args:
+        data: a release.
+        module: of the system; see `registry.module_of`.
+        options: see there.
+        seeds: of what is trained or drawn.
+        is_released: it is a network that is there already.
+
+    Raises:
+        Needs: the user must bring a file first.
+    """
+    twitter = open_pictures(data)
+    if is_released:
+        found: Cells = _of_two_ways(twitter, [(0, _two_way(data, twitter, options))])
+        found["b_t4sa"] = _three_way(data, lambda config: _answers(released.predictions(data, config, options)))
+        return found
+    is_chance = module is chance
+    weak = None if is_chance else _weak(data)
+    both = twitter if weak is None else joined(weak, twitter)
+    start = 0 if weak is None else len(weak)
+    train, test = np.arange(start, dtype=np.int64), np.arange(start, len(both), dtype=np.int64)
+    done = []
+    for seed in seeds:
+        own = _with_seed(options, seed)
+        version = getattr(module, "VERSION", 1)
+        done.append((seed, kept_prediction(module.fit_predict, both, train, test, own, version=version)))
+    found = _of_two_ways(twitter, done)
+    found["b_t4sa"] = _three_way(data, lambda config: _guesses(data, config, seeds[0])) if is_chance else TWO_WAY_ONLY
+    return found
+
+
+def _with_seed(options: Options, seed: int) -> Options:
+    from dataclasses import replace
+
+    return replace(options, seed=seed)
+
+
+def _of_two_ways(twitter: Pictures, done: list[tuple[int, Floats]]) -> Cells:
+    found: Cells = {}
+    for level in LEVELS:
+        rows = twitter.rows(level)
+        folds = [Fold(number=0, seed=seed, test=rows, positive=positive[rows]) for seed, positive in done]
+        found[level] = pooled(twitter, folds) if len(rows) else f"no picture of level {level}"
+    return found
+
+
+def _two_way(data: str | Path, twitter: Pictures, options: Options) -> Floats:
+    """1 where the answer is positive, else 0, shape (n,)."""
+    table = released.predictions(data, TWITTER, options)
+    answer, _ = metrics.two_way(probabilities_of(table), logits_of(table))
+    by_key = dict(zip(table["key"].to_pylist(), answer.tolist(), strict=True))
+    return np.array([float(by_key[key]) for key in twitter.keys])
+
+
+def _answers(table: Any) -> tuple[list[str], Ints, Ints]:
+    scores = metrics.three_way_scores(probabilities_of(table), logits_of(table))
+    return table["key"].to_pylist(), label_of(table), scores.argmax(axis=1)
+
+
+def _guesses(data: str | Path, config: str, seed: int) -> tuple[list[str], Ints, Ints]:
+    truth = read_truth(open_release(data), config)
+    keys = truth["key"].to_pylist()
+    return keys, label_of(truth), np.array([int(3 * chance.draw(key, seed)) for key in keys])
+
+
+def _three_way(data: str | Path, ask: Any) -> Result | str:
+    for config in B_T4SA:
+        if _holds(data, config):
+            keys, label, answer = ask(config)
+            return _plain(keys, label, answer)
+    return "needs: a release with b-t4sa"
+
+
+def _plain(keys: list[str], label: Ints, answer: Ints) -> Result:
+    right: Mapping[str, bool] = dict(zip(keys, (answer == label).tolist(), strict=True))
+    share = float(np.mean(answer == label))
+    low, high = metrics.wilson(int((answer == label).sum()), len(keys))
+    return Result(
+        accuracy=share,
+        low=low,
+        high=high,
+        n=len(keys),
+        floor=metrics.majority_floor(label),
+        fold_mean=share,
+        fold_sd=float("nan"),
+        seed_sd=float("nan"),
+        num_seeds=1,
+        is_right=right,
+    )
+
+
+def _weak(data: str | Path) -> Pictures:
+    for config in B_T4SA:
+        try:
+            return open_pictures(data, config, "train")
+        except (ConfigUnavailable, NoRows):
+            continue
+    raise Needs("no B-T4SA to train on", expected="a release with b-t4sa or b-t4sa-256", where=data)
+
+
+def _holds(data: str | Path, config: str) -> bool:
+    return config in open_release(data).manifest.configs

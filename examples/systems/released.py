@@ -1,0 +1,61 @@
+"""Hybrid-T4SA and VGG-T4SA of table 1: the authors' released networks as they are, no training. [published]
+
+Three classes; two ways by dropping neutral, then argmax (`catalog.PROTOCOL`). The user imports an archive with
+`examples/convert.py` and names its folder: `--init "VGG-T4SA FT-A=FOLDER"`. With `--smoke` and no folder, an untrained
+small network takes the same path; its number is that of guessing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from examples.errors import Needs
+from examples.systems.protocol import VERSION, Options, digest_of
+from t4sa_data.reading import open_release
+
+
+def predictions(data: str | Path, config: str, options: Options) -> pa.Table:
+    """Predictions for the test split, columns as `examples.evaluation.predictions.SCHEMA`; kept in `work`.
+
+    Raises:
+        Needs: no model folder was named.
+        T4SAError: it, or the release, cannot be read.
+    """
+    import hashlib
+
+    import pyarrow.parquet as pq
+
+    from examples.evaluation.predicting import find_device, predict
+    from examples.evaluation.predictions import save_table
+    from examples.models.folder import load_model
+
+    folder = options.init or (_untrained(options.work / "untrained") if options.smoke else None)
+    if folder is None:
+        raise Needs("no model folder was named", hint="Import the authors' archive with examples/convert.py.")
+    content = open_release(data).manifest.content_digest
+    stamp = hashlib.sha256(f"{VERSION} {content} {config} {digest_of(folder)}".encode()).hexdigest()[:24]
+    path = options.work / "predictions" / f"{stamp}.parquet"
+    if path.is_file():
+        return pq.read_table(path, partitioning=None)
+    found = predict(load_model(folder), data, config=config, device=find_device(options.device), workers=1)
+    assert found is not None, "one process, one rank"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_table(path, found)
+    return found
+
+
+def _untrained(folder: Path) -> Path:
+    """A folder of the small network, weights as drawn."""
+    import torch
+
+    from examples.models import build, default_input
+    from examples.models.folder import Model, save_model
+
+    if not (folder / "model.json").is_file():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build("smoke")
+        save_model(folder, Model(network=network, architecture="smoke", input=default_input("smoke")))
+    return folder

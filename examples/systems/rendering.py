@@ -1,0 +1,210 @@
+"""The table as Markdown, CSV, LaTeX and a plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.evaluation.figures import INK, LINE, OTHERS, OURS, PALE, PAPER, WARM, _figure
+from examples.systems.cells import AS_IS, Cell
+from examples.systems.registry import LEVEL_OF
+from t4sa_data import catalog
+from t4sa_data.files import write_bytes
+
+COLUMNS = (
+    "table",
+    "block",
+    "level",
+    "system",
+    "training",
+    "subset",
+    "protocol",
+    "paper",
+    "ours",
+    "low",
+    "high",
+    "n",
+    "how",
+)
+SHORT = {"five_agree": "5 agree", "four_agree": ">= 4", "three_agree": ">= 3", "b_t4sa": "B-T4SA test"}
+UNKNOWN = "?"
+NONE = "-"
+TITLES = {
+    1: "Table 1: trained on B-T4SA, tested as it is",
+    2: "Table 2: five-fold cross-validation on the Twitter Testing Dataset",
+}
+
+
+def write_all(out: Path, cells: Sequence[Cell]) -> None:
+    """`table.md`, `table.csv`, `table.tex`, `table.png` in a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in (("md", markdown(cells)), ("csv", as_csv(cells)), ("tex", latex(cells))):
+        write_bytes(out / f"table.{name}", text.encode())
+    plot(cells, out / "table.png")
+
+
+def as_csv(cells: Sequence[Cell]) -> str:
+    """A line a cell; accuracies in percent; what is not known, or not there, is empty."""
+    buffer = io.StringIO()
+    made = csv.writer(buffer, lineterminator="\n")
+    made.writerow(COLUMNS)
+    for cell in cells:
+        one, result = cell.system, cell.result
+        numbers = ["", "", "", ""]
+        if result is not None:
+            numbers = [f"{100 * value:.2f}" for value in (result.accuracy, result.low, result.high)] + [str(result.n)]
+        paper = "" if cell.paper is None else f"{cell.paper:.1f}"
+        place = [one.table, one.block, one.level, one.name, one.training, cell.subset, cell.protocol]
+        made.writerow([*place, paper, *numbers, cell.how])
+    return buffer.getvalue()
+
+
+def markdown(cells: Sequence[Cell]) -> str:
+    """The table as the page has it, blocks and legend, and below it how each number was made."""
+    head = ["system", "kind"]
+    columns = _columns(cells)
+    for subset, protocol in columns:
+        head.append(SHORT[subset] if protocol == AS_IS else f"{SHORT[subset]}, {protocol}")
+    table = cells[0].system.table
+    lines = [
+        f"# {TITLES[table]}",
+        "",
+        "Accuracy, %: the paper's / ours (95 % interval). "
+        f"{UNKNOWN}: the paper's number is not in the catalog. {NONE}: see below.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "| " + " | ".join(["---"] * 2 + ["---:"] * len(columns)) + " |",
+    ]
+    for block, rows in _blocks(cells):
+        lines.append(f"| **{block}** |" + " |" * (len(head) - 1))
+        for own in rows:
+            one = own[0].system
+            by_place = {(cell.subset, cell.protocol): cell for cell in own}
+            shown = [_words(by_place.get(place)) for place in columns]
+            lines.append("| " + " | ".join([one.name, one.level, *shown]) + " |")
+    levels = {cell.system.level for cell in cells}
+    lines += ["", "Kinds: " + "; ".join(f"{LEVEL_OF[k]}: {v}" for k, v in catalog.LEGEND.items() if LEVEL_OF[k] in levels)]
+    lines += ["", "## How ours was made, or why there is none", ""]
+    for _, rows in _blocks(cells):
+        lines += [f"- {line}" for own in rows for line in _how(own)]
+    return "\n".join(lines) + "\n"
+
+
+def latex(cells: Sequence[Cell]) -> str:
+    """A tabular with booktabs rules: the paper's number, and ours with its interval below."""
+    columns = _columns(cells)
+    names = [SHORT[subset] if how == AS_IS else f"{SHORT[subset]}, {how}" for subset, how in columns]
+    lines = [
+        "% needs \\usepackage{booktabs}; paper / ours [95 % interval]",
+        "\\begin{tabular}{ll" + "r" * len(columns) + "}",
+        "\\toprule",
+        " & ".join(_tex(name) for name in ("system", "kind", *names)) + " \\\\",
+    ]
+    for block, rows in _blocks(cells):
+        lines += ["\\midrule", f"\\multicolumn{{{2 + len(columns)}}}{{l}}{{\\emph{{{_tex(block)}}}}} \\\\"]
+        for own in rows:
+            by_place = {(cell.subset, cell.protocol): cell for cell in own}
+            shown = [_words(by_place.get(place)) for place in columns]
+            lines.append(" & ".join(_tex(word) for word in (own[0].system.name, own[0].system.level, *shown)) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def plot(cells: Sequence[Cell], path: Path) -> None:
+    """Dots and intervals: a panel a subset, a line a row; the paper's numbers as diamonds."""
+    subsets = [name for name in SHORT if any(_is_drawn(cell, name) for cell in cells)] or [cells[0].subset]
+    rows = [own for _, block in _blocks(cells) for own in block]
+    protocols = list(dict.fromkeys(cell.protocol for cell in cells))
+    colours = dict(zip(protocols, (OURS, WARM), strict=False))
+    shift = dict(zip(protocols, (0.0,) if len(protocols) == 1 else (-0.16, 0.16), strict=True))
+    with _figure(path, 2.6 + 3.1 * len(subsets), 1.9 + 0.34 * len(rows)) as figure:
+        panels = figure.subplots(1, len(subsets), sharey=True, squeeze=False)[0]
+        for axes, subset in zip(panels, subsets, strict=True):
+            _panel(axes, rows, subset, colours, shift)
+        panels[0].set_yticks(np.arange(len(rows)), [own[0].system.name for own in rows], color=INK)
+        panels[0].set_ylim(len(rows) - 0.4, -0.6)
+        figure.suptitle(TITLES[cells[0].system.table], x=0.01, ha="left", size=12)
+        figure.legend(handles=_legend(colours), loc="outside lower center", ncols=4)
+
+
+def _panel(axes: Any, rows: Sequence[Sequence[Cell]], subset: str, colours: Any, shift: Any) -> None:
+    floor = None
+    for place, own in enumerate(rows):
+        inside = [cell for cell in own if cell.subset == subset]
+        for cell in inside:
+            if cell.result is None:
+                continue
+            value, low, high = (100 * number for number in (cell.result.accuracy, cell.result.low, cell.result.high))
+            floor = 100 * cell.result.floor
+            y, colour = place + shift[cell.protocol], colours[cell.protocol]
+            axes.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+            axes.plot([value], [y], marker="o", color=colour, markersize=5)
+        if inside and inside[0].paper is not None:
+            axes.plot([inside[0].paper], [place], marker="D", color=PAPER, markersize=4.5, zorder=5)
+        if inside and all(cell.result is None for cell in inside):
+            axes.text(0.985, place, "not run", color=OTHERS, size=8, va="center", ha="right", transform=axes.get_yaxis_transform())
+    for place, (own, after) in enumerate(zip(rows, rows[1:], strict=False)):
+        if own[0].system.block != after[0].system.block:
+            axes.axhline(place + 0.5, color=PALE, linewidth=0.8)
+    if floor is not None:
+        axes.axvline(floor, color=PALE, linewidth=1, linestyle="--")
+    axes.set_title(SHORT[subset], size=10)
+    axes.set_xlim(20, 100)
+    axes.set_xlabel("accuracy, %")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(color=LINE, linewidth=0.6)
+
+
+def _legend(colours: Any) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    names = {AS_IS: "ours", "published": "ours, published folds", "leak-free": "ours, leak-free folds"}
+    made = [Line2D([], [], color=colour, marker="o", label=names[one]) for one, colour in colours.items()]
+    made.append(Line2D([], [], color=PAPER, marker="D", linestyle="", markersize=4.5, label="paper"))
+    return [*made, Line2D([], [], color=PALE, linestyle="--", linewidth=1, label="larger class")]
+
+
+def _is_drawn(cell: Cell, subset: str) -> bool:
+    return cell.subset == subset and (cell.result is not None or cell.paper is not None)
+
+
+def _columns(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((cell.subset, cell.protocol) for cell in cells))
+
+
+def _blocks(cells: Sequence[Cell]) -> Iterator[tuple[str, list[list[Cell]]]]:
+    """Parts of the table, and in each the cells of each row."""
+    for block, inside in groupby(cells, key=lambda cell: cell.system.block):
+        yield block, [list(own) for _, own in groupby(inside, key=lambda cell: cell.system.name)]
+
+
+def _words(cell: Cell | None) -> str:
+    if cell is None:
+        return NONE
+    paper = UNKNOWN if cell.paper is None else f"{cell.paper:.1f}"
+    if cell.result is None:
+        return f"{paper} / {NONE}"
+    ours, low, high = (f"{100 * value:.1f}" for value in (cell.result.accuracy, cell.result.low, cell.result.high))
+    return f"{paper} / {ours} ({low} to {high})"
+
+
+def _how(own: Sequence[Cell]) -> Iterator[str]:
+    """A line for each way in which a row's cells came about."""
+    for words in dict.fromkeys(cell.how for cell in own):
+        places = ", ".join(
+            SHORT[cell.subset] if cell.protocol == AS_IS else f"{SHORT[cell.subset]} {cell.protocol}"
+            for cell in own
+            if cell.how == words
+        )
+        yield f"{own[0].system.name} ({places}): {words}"
+
+
+def _tex(words: str) -> str:
+    for sign in "&%#_":
+        words = words.replace(sign, f"\\{sign}")
+    return words.replace(">=", "$\\geq$")

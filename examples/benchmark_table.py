@@ -1,6 +1,6 @@
 """The paper's two tables, every row alive: the paper's number, ours with an interval, and how ours was made.
 
-    python examples/benchmark_table.py --table 2 --smoke --out RUN          # all rows on drawn pictures: seconds to minutes
+    python examples/benchmark_table.py --table 2 --smoke --out RUN       # all rows on drawn pictures, small networks
     python examples/benchmark_table.py --table 2 --data DIR --out RUN       # DIR holds the layer twitter-testing
     python examples/benchmark_table.py --table 2 --data DIR --out RUN --rows GCH LCH --seeds 3 --against GCH
     python examples/benchmark_table.py --table 1 --data DIR --out RUN --init "VGG-T4SA FT-A=FOLDER"

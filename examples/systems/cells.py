@@ -22,6 +22,8 @@ SUBSETS: dict[int | str, str] = {
 }
 AS_IS = "as is"
 SUBSTITUTE = "SUBSTITUTE of ours, not this system: clusters as concepts. "
+UNTRAINED = "small untrained network in place of "
+SMOKE = "SMOKE on drawn pictures, means nothing: "
 SMOKE_LEVELS = (5,)
 """What --smoke runs of table 2."""
 
@@ -38,6 +40,16 @@ class Cell:
     result: Result | None
     how: str
     """How ours was made; without a number, what is missing."""
+
+    @property
+    def is_recalled(self) -> bool:
+        """Whether the paper's number was not re-read in its source."""
+        return catalog.paper_row(self.system.table, self.system.name).certainty == "recalled"
+
+    @property
+    def is_substitute(self) -> bool:
+        """Whether ours is another system in its place."""
+        return SUBSTITUTE in self.how or UNTRAINED in self.how
 
     @property
     def paper(self) -> float | None:
@@ -117,7 +129,7 @@ def _row(system: System, data: Pictures | None, task: Task) -> Iterator[Cell]:
             except Needs as error:
                 yield _empty(system, *place, _missing(system, error))
                 continue
-            words = f"{how}; {len(task.seeds)} seed(s), {_spread(result)}{_not_upc(data, level, folds)}"
+            words = f"{how}; {_spread(result)}{_not_upc(data, level, folds)}"
             yield Cell(system=system, subset=place[0], protocol=folds, result=result, how=words)
 
 
@@ -141,7 +153,7 @@ def _how(system: System, module: str, options: Options, task: Task) -> str:
     Raises:
         Needs: it cannot be without a file.
     """
-    smoke = "SMOKE on drawn pictures, means nothing: " if options.smoke else ""
+    smoke = SMOKE if options.smoke else ""
     if module == "scores" and options.init is None:
         if not (task.substitute or options.smoke):
             raise Needs("no table of scores was named")
@@ -149,13 +161,13 @@ def _how(system: System, module: str, options: Options, task: Task) -> str:
     if module == "scores" and options.init is not None:
         return f"{smoke}linear head over the scores in {options.init.name}"
     if options.smoke and options.init is None and module in ("finetune", "released"):
-        return f"{smoke}small untrained network in place of {system.needs} (--init)"
+        return f"{smoke}{UNTRAINED}{system.needs} (--init)"
     return smoke + system.training
 
 
 def _missing(system: System, error: Needs) -> str:
     """Why a cell is empty, and which file the user must bring."""
-    bring = f"; bring {system.needs}: --init \"{system.name}=PATH\"" if system.needs else ""
+    bring = f'; bring {system.needs}: --init "{system.name}=PATH"' if system.needs else ""
     return f"not run: {error}{bring}"
 
 
@@ -164,8 +176,8 @@ def _empty(system: System, subset: str, protocol: str, why: str) -> Cell:
 
 
 def _spread(result: Result) -> str:
-    words = f"folds {100 * result.fold_mean:.1f} +- {100 * result.fold_sd:.1f}"
-    seeds = "" if math.isnan(result.seed_sd) else f", seeds +- {100 * result.seed_sd:.1f}"
+    words = f"mean of folds {100 * result.fold_mean:.1f}, sd {100 * result.fold_sd:.1f}"
+    seeds = "" if math.isnan(result.seed_sd) else f", sd of {result.num_seeds} seeds {100 * result.seed_sd:.1f}"
     return f"{words}{seeds}, floor {100 * result.floor:.1f}"
 
 

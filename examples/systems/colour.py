@@ -34,7 +34,9 @@ def lch(picture: Image.Image) -> Floats:
     bins_HW = _bins(picture)
     rows, columns = (_edges(side) for side in bins_HW.shape)
     cells = [
-        _histogram(bins_HW[rows[i] : rows[i + 1], columns[j] : columns[j + 1]]) for i in range(GRID) for j in range(GRID)
+        _histogram(bins_HW[rows[i] : rows[i + 1], columns[j] : columns[j + 1]])
+        for i in range(GRID)
+        for j in range(GRID)
     ]
     return np.concatenate(cells) / max(sum(bool(cell.any()) for cell in cells), 1)
 

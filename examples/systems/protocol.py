@@ -95,7 +95,9 @@ def fold_rows(data: Pictures, level: int, folds: Folds) -> list[tuple[Ints, Ints
     rows = data.rows(level)
     if folds == "published":
         if level not in data.folds:
-            raise Needs("no published folds of this level", expected="a copy with UPC's fold lists", got=f"level {level}")
+            raise Needs(
+                "no published folds of this level", expected="a copy with UPC's fold lists", got=f"level {level}"
+            )
         number = data.folds[level][rows]
     else:
         number = leak_free(data.label[rows], data.group[rows])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from examples.evaluation.figures import INK, LINE, OTHERS, OURS, PALE, PAPER, WARM, _figure
-from examples.systems.cells import AS_IS, Cell
+from examples.systems.cells import AS_IS, SMOKE, Cell
 from examples.systems.registry import LEVEL_OF
 from t4sa_data import catalog
 from t4sa_data.files import write_bytes
@@ -35,6 +35,9 @@ COLUMNS = (
 SHORT = {"five_agree": "5 agree", "four_agree": ">= 4", "three_agree": ">= 3", "b_t4sa": "B-T4SA test"}
 UNKNOWN = "?"
 NONE = "-"
+LEAST = 40
+"""Percent at which the plot's axis begins, where nothing is lower."""
+RECALLED, STAND_IN = "†", "s"
 TITLES = {
     1: "Table 1: trained on B-T4SA, tested as it is",
     2: "Table 2: five-fold cross-validation on the Twitter Testing Dataset",
@@ -47,6 +50,12 @@ def write_all(out: Path, cells: Sequence[Cell]) -> None:
     for name, text in (("md", markdown(cells)), ("csv", as_csv(cells)), ("tex", latex(cells))):
         write_bytes(out / f"table.{name}", text.encode())
     plot(cells, out / "table.png")
+
+
+def title_of(cells: Sequence[Cell]) -> str:
+    """Of the table; a smoke says so."""
+    words = TITLES[cells[0].system.table]
+    return f"SMOKE, drawn pictures. {words}" if any(cell.how.startswith(SMOKE) for cell in cells) else words
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
@@ -71,12 +80,12 @@ def markdown(cells: Sequence[Cell]) -> str:
     columns = _columns(cells)
     for subset, protocol in columns:
         head.append(SHORT[subset] if protocol == AS_IS else f"{SHORT[subset]}, {protocol}")
-    table = cells[0].system.table
     lines = [
-        f"# {TITLES[table]}",
+        f"# {title_of(cells)}",
         "",
         "Accuracy, %: the paper's / ours (95 % interval). "
-        f"{UNKNOWN}: the paper's number is not in the catalog. {NONE}: see below.",
+        f"{UNKNOWN}: the paper's number is not in the catalog. {RECALLED}: recalled, not re-read in its source. "
+        f"{NONE}: not run, see below. {STAND_IN}: a substitute of ours, not this system.",
         "",
         "| " + " | ".join(head) + " |",
         "| " + " | ".join(["---"] * 2 + ["---:"] * len(columns)) + " |",
@@ -89,7 +98,10 @@ def markdown(cells: Sequence[Cell]) -> str:
             shown = [_words(by_place.get(place)) for place in columns]
             lines.append("| " + " | ".join([one.name, one.level, *shown]) + " |")
     levels = {cell.system.level for cell in cells}
-    lines += ["", "Kinds: " + "; ".join(f"{LEVEL_OF[k]}: {v}" for k, v in catalog.LEGEND.items() if LEVEL_OF[k] in levels)]
+    lines += [
+        "",
+        "Kinds: " + "; ".join(f"{LEVEL_OF[k]}: {v}" for k, v in catalog.LEGEND.items() if LEVEL_OF[k] in levels),
+    ]
     lines += ["", "## How ours was made, or why there is none", ""]
     for _, rows in _blocks(cells):
         lines += [f"- {line}" for own in rows for line in _how(own)]
@@ -128,12 +140,12 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
             _panel(axes, rows, subset, colours, shift)
         panels[0].set_yticks(np.arange(len(rows)), [own[0].system.name for own in rows], color=INK)
         panels[0].set_ylim(len(rows) - 0.4, -0.6)
-        figure.suptitle(TITLES[cells[0].system.table], x=0.01, ha="left", size=12)
-        figure.legend(handles=_legend(colours), loc="outside lower center", ncols=4)
+        figure.suptitle(title_of(cells), x=0.01, ha="left", size=12)
+        figure.legend(handles=_legend(colours, cells), loc="outside lower center", ncols=3)
 
 
 def _panel(axes: Any, rows: Sequence[Sequence[Cell]], subset: str, colours: Any, shift: Any) -> None:
-    floor = None
+    floor, least = None, LEAST
     for place, own in enumerate(rows):
         inside = [cell for cell in own if cell.subset == subset]
         for cell in inside:
@@ -143,29 +155,41 @@ def _panel(axes: Any, rows: Sequence[Sequence[Cell]], subset: str, colours: Any,
             floor = 100 * cell.result.floor
             y, colour = place + shift[cell.protocol], colours[cell.protocol]
             axes.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
-            axes.plot([value], [y], marker="o", color=colour, markersize=5)
+            face = "white" if cell.is_substitute else colour
+            axes.plot([value], [y], marker="o", color=colour, markerfacecolor=face, markersize=5, clip_on=False)
+            least = min(least, low - 2)
         if inside and inside[0].paper is not None:
-            axes.plot([inside[0].paper], [place], marker="D", color=PAPER, markersize=4.5, zorder=5)
+            face = "white" if inside[0].is_recalled else PAPER
+            axes.plot(
+                [inside[0].paper], [place], marker="D", color=PAPER, markerfacecolor=face, markersize=4.5, zorder=5
+            )
         if inside and all(cell.result is None for cell in inside):
-            axes.text(0.985, place, "not run", color=OTHERS, size=8, va="center", ha="right", transform=axes.get_yaxis_transform())
-    for place, (own, after) in enumerate(zip(rows, rows[1:], strict=False)):
+            where = {"va": "center", "ha": "right", "transform": axes.get_yaxis_transform()}
+            axes.text(0.985, place, "not run", color=OTHERS, size=8, backgroundcolor="white", **where)
+    for place, (own, after) in enumerate(pairwise(rows)):
         if own[0].system.block != after[0].system.block:
             axes.axhline(place + 0.5, color=PALE, linewidth=0.8)
     if floor is not None:
         axes.axvline(floor, color=PALE, linewidth=1, linestyle="--")
     axes.set_title(SHORT[subset], size=10)
-    axes.set_xlim(20, 100)
+    axes.set_xlim(max(0, least), 100)
     axes.set_xlabel("accuracy, %")
     axes.tick_params(axis="y", length=0)
     axes.grid(color=LINE, linewidth=0.6)
 
 
-def _legend(colours: Any) -> list[Any]:
+def _legend(colours: Any, cells: Sequence[Cell]) -> list[Any]:
     from matplotlib.lines import Line2D
 
     names = {AS_IS: "ours", "published": "ours, published folds", "leak-free": "ours, leak-free folds"}
     made = [Line2D([], [], color=colour, marker="o", label=names[one]) for one, colour in colours.items()]
-    made.append(Line2D([], [], color=PAPER, marker="D", linestyle="", markersize=4.5, label="paper"))
+    paper = {"color": PAPER, "marker": "D", "linestyle": "", "markersize": 4.5}
+    made.append(Line2D([], [], label="paper", **paper))
+    if any(cell.is_recalled and cell.paper is not None for cell in cells):
+        made.append(Line2D([], [], label="paper, recalled", markerfacecolor="white", **paper))
+    if any(cell.is_substitute for cell in cells):
+        hollow = {"color": OURS, "marker": "o", "markerfacecolor": "white", "markersize": 5}
+        made.append(Line2D([], [], label="a substitute, not this system", **hollow))
     return [*made, Line2D([], [], color=PALE, linestyle="--", linewidth=1, label="larger class")]
 
 
@@ -186,11 +210,11 @@ def _blocks(cells: Sequence[Cell]) -> Iterator[tuple[str, list[list[Cell]]]]:
 def _words(cell: Cell | None) -> str:
     if cell is None:
         return NONE
-    paper = UNKNOWN if cell.paper is None else f"{cell.paper:.1f}"
+    paper = UNKNOWN if cell.paper is None else f"{cell.paper:.1f}{RECALLED if cell.is_recalled else ''}"
     if cell.result is None:
         return f"{paper} / {NONE}"
     ours, low, high = (f"{100 * value:.1f}" for value in (cell.result.accuracy, cell.result.low, cell.result.high))
-    return f"{paper} / {ours} ({low} to {high})"
+    return f"{paper} / {ours}{f' {STAND_IN}' if cell.is_substitute else ''} ({low} to {high})"
 
 
 def _how(own: Sequence[Cell]) -> Iterator[str]:
@@ -207,4 +231,4 @@ def _how(own: Sequence[Cell]) -> Iterator[str]:
 def _tex(words: str) -> str:
     for sign in "&%#_":
         words = words.replace(sign, f"\\{sign}")
-    return words.replace(">=", "$\\geq$")
+    return words.replace(">=", "$\\geq$").replace(RECALLED, "$\\dagger$")

@@ -5,9 +5,9 @@
 | SentiBank | 1,200 adjective-noun pairs | Borth et al., ACM MM 2013 [recalled] |
 | Sentribute | 102 scene attributes | Yuan et al., WISDOM 2013 [recalled] |
 | DeepSentiBank | 2,089 adjective-noun pairs | Chen et al., arXiv 1410.8586 [recalled: the number] |
-| MVSO [EN] | 4,342 English adjective-noun pairs | Jou et al., ACM MM 2015 [recalled] |
+| MVSO [EN] | 4,342 adjective-noun pairs, English | Jou et al., ACM MM 2015 [recalled] |
 
-The detectors are not ours to give, and not here. The user brings `--init ROW=FILE`: .npz (`keys`, `scores`), or .parquet
+The detectors are not ours to give, and not here. The user brings `--init ROW=FILE`: .npz (`keys`, `scores`), .parquet
 or .csv (column `key`, all others numbers), a row a picture. Scores are standardised on the training folds, then a linear
 SVM as in `linear` [ours: the originals' head is a linear SVM or logistic regression, recalled].
 

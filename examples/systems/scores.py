@@ -8,8 +8,8 @@
 | MVSO [EN] | 4,342 adjective-noun pairs, English | Jou et al., ACM MM 2015 [recalled] |
 
 The detectors are not ours to give, and not here. The user brings `--init ROW=FILE`: .npz (`keys`, `scores`), .parquet
-or .csv (column `key`, all others numbers), a row a picture. Scores are standardised on the training folds, then a linear
-SVM as in `linear` [ours: the originals' head is a linear SVM or logistic regression, recalled].
+or .csv (column `key`, all others numbers), a row a picture. Scores are standardised on the training folds, then a
+linear SVM as in `linear` [ours: the originals' head is a linear SVM or logistic regression, recalled].
 
 Without a file, where asked for (`--substitute`, and `--smoke`), a substitute of ours that needs no download: "concepts"
 found without labels in the training folds, clusters of colours and edge directions over the picture, and how near a

@@ -1,0 +1,181 @@
+"""`examples/benchmark_table.py`: the page's rows, what each cell says, and that a stopped run goes on."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples import benchmark_table
+from examples.systems import cells as making
+from examples.systems import registry
+from examples.systems.data import open_pictures
+from examples.systems.rendering import COLUMNS
+from t4sa_data.catalog import TABLES
+from t4sa_data.errors import BadOption
+
+LOW = ("GCH", "SentiBank", "LCH", "GCH+BoW", "LCH+BoW", "Sentribute")
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with B-T4SA and the Twitter Testing Dataset, drawn."""
+    return benchmark_table.make_miniature(tmp_path_factory.mktemp("smoke"))
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_files(out: Path, number: int) -> list[dict[str, str]]:
+    """What holds of every table; its rows."""
+    rows = table(out)
+    assert tuple(rows[0]) == COLUMNS
+    assert list(dict.fromkeys(row["system"] for row in rows)) == [row.system for row in TABLES[number]]
+    for row in rows:
+        ran = [row[name] != "" for name in ("ours", "low", "high", "n")]
+        assert all(ran) or not any(ran)
+        assert row["how"], "every cell says how it was made, or why it is empty"
+        if all(ran):
+            assert 0 <= float(row["low"]) <= float(row["ours"]) <= float(row["high"]) <= 100
+    text = (out / "table.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len({line.count("|") for line in lines if "**" not in line}) == 1
+    shown = re.findall(r"^\| ([^|*]+?) \| (?:low|mid|deep|-) \|", text, re.MULTILINE)
+    assert shown == [row.system for row in TABLES[number]]
+    with Image.open(out / "table.png") as image:
+        assert image.width > 600
+        assert len(np.unique(np.asarray(image.convert("L")))) > 20
+    tex = (out / "table.tex").read_text()
+    body = [line for line in tex.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
+    assert len({line.count("&") for line in body}) == 1
+    assert len(body) == 1 + len(TABLES[number])
+    return rows
+
+
+def test_low_level_rows_and_a_comparison(miniature: Path, tmp_path: Path) -> None:
+    asked = ["--rows", "GCH", "LCH", "--levels", "5", "--seeds", "2", "--against", "GCH", "--device", "cpu"]
+    benchmark_table.main(["--table", "2", "--data", str(miniature), "--out", str(tmp_path), *asked])
+    rows = check_files(tmp_path, 2)
+    ran = [row for row in rows if row["ours"]]
+    assert [(row["system"], row["protocol"]) for row in ran] == [
+        ("GCH", "published"),
+        ("GCH", "leak-free"),
+        ("LCH", "published"),
+        ("LCH", "leak-free"),
+    ]
+    assert all("sd of 2 seeds" in row["how"] and "SMOKE" not in row["how"] for row in ran)
+    assert all(("not UPC's" in row["how"]) == (row["protocol"] == "published") for row in ran)
+    assert [("McNemar" in row["how"]) for row in ran] == [False, False, True, True]
+    assert int(ran[1]["n"]) == len(open_pictures(miniature).rows(5))
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "predictions").iterdir()}
+    assert len(kept) == 2 * 2 * 5 * 2
+    first = (tmp_path / "table.csv").read_bytes(), (tmp_path / "table.png").read_bytes()
+    benchmark_table.main(["--table", "2", "--data", str(miniature), "--out", str(tmp_path), *asked])
+    assert ((tmp_path / "table.csv").read_bytes(), (tmp_path / "table.png").read_bytes()) == first
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "nothing was computed again"
+
+
+def test_a_row_without_its_file_says_which(miniature: Path, tmp_path: Path) -> None:
+    asked = ["--rows", "SentiBank", "--levels", "5", "--device", "cpu"]
+    benchmark_table.main(["--table", "2", "--data", str(miniature), "--out", str(tmp_path), *asked])
+    (row, *_) = [row for row in table(tmp_path) if row["system"] == "SentiBank"]
+    assert row["ours"] == ""
+    assert "SentiBank's 1,200 scores" in row["how"]
+    assert '--init "SentiBank=PATH"' in row["how"]
+
+
+def test_a_substitute_never_passes_for_the_system(miniature: Path, tmp_path: Path) -> None:
+    asked = ["--rows", "Sentribute", "--levels", "5", "--folds", "leak-free", "--substitute", "--device", "cpu"]
+    benchmark_table.main(["--table", "2", "--data", str(miniature), "--out", str(tmp_path), *asked])
+    (row,) = [row for row in table(tmp_path) if row["system"] == "Sentribute"]
+    assert row["ours"]
+    assert making.SUBSTITUTE in row["how"]
+    assert re.search(r"\| Sentribute \| mid \| \? / [\d.]+ s \(", (tmp_path / "table.md").read_text())
+
+
+def test_a_brought_table_of_scores_serves_any_row(miniature: Path, tmp_path: Path) -> None:
+    data = open_pictures(miniature)
+    np.savez(tmp_path / "own.npz", keys=np.array(data.keys), scores=np.c_[data.label, 1 - data.label])
+    for name in ("SentiBank", "MVSO [EN]"):
+        asked = ["--rows", name, "--levels", "3", "--folds", "leak-free", "--init", f"{name}={tmp_path / 'own.npz'}"]
+        out = tmp_path / name[:4]
+        benchmark_table.main(["--table", "2", "--data", str(miniature), "--out", str(out), *asked, "--device", "cpu"])
+        (row,) = [row for row in table(out) if row["system"] == name]
+        assert (float(row["ours"]), int(row["n"])) == (100, len(data))
+        assert "scores in own.npz" in row["how"]
+
+
+def test_table_1_with_networks_that_are_there(miniature: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from examples.systems import released
+    from examples.systems.protocol import Options
+
+    folder = released._untrained(tmp_path / "net")
+    asked = ["--rows", "Random", "VGG-T4SA FT-A", "VGG-T4SA FT-F", "--init", f"VGG-T4SA FT-A={folder}"]
+    benchmark_table.main(["--table", "1", "--data", str(miniature), "--out", str(tmp_path), *asked, "--device", "cpu"])
+    rows = check_files(tmp_path, 1)
+    by_place = {(row["system"], row["subset"]): row for row in rows}
+    assert "bring a model folder" in by_place["VGG-T4SA FT-F", "b_t4sa"]["how"]
+    assert by_place["VGG-T4SA FT-A", "five_agree"]["paper"] == "78.5"
+    # Against the predictions themselves, counted here.
+    found = released.predictions(miniature, "twitter-testing", Options(work=tmp_path / "other", init=folder))
+    rows_of = found.to_pylist()
+    for subset, level in (("five_agree", 5), ("four_agree", 4), ("three_agree", 3)):
+        own = [row for row in rows_of if row["agreement"] >= level]
+        right = sum((row["logit_positive"] > row["logit_negative"]) == (row["label"] == 2) for row in own)
+        cell = by_place["VGG-T4SA FT-A", subset]
+        assert (float(cell["ours"]), int(cell["n"])) == (round(100 * right / len(own), 2), len(own))
+    three = released.predictions(miniature, "b-t4sa", Options(work=tmp_path / "other", init=folder)).to_pylist()
+    names = ("negative", "neutral", "positive")
+    right = sum(max(range(3), key=lambda k: row[f"logit_{names[k]}"]) == row["label"] for row in three)
+    assert float(by_place["VGG-T4SA FT-A", "b_t4sa"]["ours"]) == round(100 * right / len(three), 2)
+
+
+def test_a_two_way_system_learns_from_b_t4sa_and_has_no_three_way_answer(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from examples.systems import colour
+
+    monkeypatch.setattr("examples.systems.cells.module_of", lambda *_: colour)
+    monkeypatch.setattr(colour, "FEATURES", {"CNN": colour.gch})
+    benchmark_table.main(
+        ["--table", "1", "--data", str(miniature), "--out", str(tmp_path), "--rows", "CNN", "--device", "cpu"]
+    )
+    rows = {row["subset"]: row for row in table(tmp_path) if row["system"] == "CNN"}
+    assert float(rows["three_agree"]["ours"]) > 80, "drawn pictures of a class look alike in both datasets"
+    assert int(rows["three_agree"]["n"]) == benchmark_table.SMOKE_IMAGES
+    assert rows["b_t4sa"]["how"] == "answers two ways only"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rows", "gch"], "no such row"),
+        (["--init", "Nobody=x"], "no such row"),
+        (["--init", "GCH"], "--init"),
+        (["--seeds", "0"], "--seeds"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=said):
+        benchmark_table.main(["--table", "2", "--data", "nowhere", "--out", str(tmp_path), *words])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_smoke_gives_every_row_a_number_or_names_the_file(number: int, tmp_path: Path) -> None:
+    benchmark_table.main(["--table", str(number), "--smoke", "--out", str(tmp_path)])
+    rows = check_files(tmp_path, number)
+    for system in registry.systems_of(number):
+        own = [row for row in rows if row["system"] == system.name]
+        ran = [row for row in own if row["ours"]]
+        assert ran or all("not run: " in row["how"] for row in own)
+        assert all(row["how"].startswith("SMOKE") for row in ran)
+        assert ran or system.level == "deep"
+    assert (tmp_path / "table.md").read_text().startswith("# SMOKE")

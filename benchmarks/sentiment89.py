@@ -89,7 +89,7 @@ def main(rows: Sequence[str] = ROWS) -> None:
     """Print the table."""
     data = read_photos(PHOTOS / "sentiment89")
     floor = 100 * metrics.majority_floor(data.label)
-    print(f"Machine: {describe_machine(('t4sa-data', 'numpy', 'scikit-learn', 'opencv-python-headless'))}")
+    print(f"{describe_machine(('t4sa-data', 'numpy', 'scikit-learn', 'opencv-python-headless'))}")
     print(f"Input: {len(data)} photos, {int(data.label.sum())} positive; always positive: {floor:.1f} %.\n")
     print(
         "| row | accuracy, % (95 %) | sd of folds | with 5 draws of folds | negative right, % | positive right, % ",

@@ -14,12 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import common
 import numpy as np
 
-if not __package__:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(common.ROOT))
 
-from benchmarks.common import PHOTOS, describe_machine
 from examples.evaluation import metrics
 from examples.systems import protocol
 from examples.systems.data import Pictures, groups_of, make_pictures
@@ -87,9 +86,9 @@ def line(data: Pictures, row: str, work: Path) -> str:
 
 def main(rows: Sequence[str] = ROWS) -> None:
     """Print the table."""
-    data = read_photos(PHOTOS / "sentiment89")
+    data = read_photos(common.PHOTOS / "sentiment89")
     floor = 100 * metrics.majority_floor(data.label)
-    print(f"{describe_machine(('t4sa-data', 'numpy', 'scikit-learn', 'opencv-python-headless'))}")
+    print(f"{common.describe_machine(('t4sa-data', 'numpy', 'scikit-learn', 'opencv-python-headless'))}")
     print(f"Input: {len(data)} photos, {int(data.label.sum())} positive; always positive: {floor:.1f} %.\n")
     print(
         "| row | accuracy, % (95 %) | sd of folds | with 5 draws of folds | negative right, % | positive right, % ",

@@ -7,6 +7,7 @@ last column of its row says so. The catalog does not hold how the paper filled t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +54,12 @@ def cells(data: str | Path, module: Any, options: Options, *, seeds: list[int], 
     train, test = np.arange(start, dtype=np.int64), np.arange(start, len(both), dtype=np.int64)
     done = []
     for seed in seeds:
-        own = _with_seed(options, seed)
+        own = replace(options, seed=seed)
         version = getattr(module, "VERSION", 1)
         done.append((seed, kept_prediction(module.fit_predict, both, train, test, own, version=version)))
     found = _of_two_ways(twitter, done)
     found["b_t4sa"] = _three_way(data, lambda config: _guesses(data, config, seeds[0])) if is_chance else TWO_WAY_ONLY
     return found
-
-
-def _with_seed(options: Options, seed: int) -> Options:
-    from dataclasses import replace
-
-    return replace(options, seed=seed)
 
 
 def _of_two_ways(twitter: Pictures, done: list[tuple[int, Floats]]) -> Cells:

@@ -7,6 +7,7 @@ small network takes the same path; its number is that of guessing.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,8 +24,6 @@ def predictions(data: str | Path, config: str, options: Options) -> pa.Table:
         Needs: no model folder was named.
         T4SAError: it, or the release, cannot be read.
     """
-    import hashlib
-
     import pyarrow.parquet as pq
 
     from examples.evaluation.predicting import find_device, predict

@@ -54,6 +54,7 @@ def count(network: nn.Module) -> int:
         ("googlenet", 1000, 6_998_552),
         ("convnext_tiny", 1000, 28_589_128),
         ("convnext_tiny", 3, 27_822_435),
+        ("you_cnn", 3, 5_643_747),
         ("smoke", 3, 80_931),
     ],
 )
@@ -70,6 +71,8 @@ SHAPES: list[tuple[str, int, dict[str, tuple[int, ...]]]] = [
     ("googlenet", 224, {"inception_3a/output": (256, 28, 28), "inception_3b/output": (480, 28, 28)}),
     ("googlenet", 224, {"inception_4a/output": (512, 14, 14), "inception_4d/output": (528, 14, 14)}),
     ("googlenet", 224, {"inception_4e/output": (832, 14, 14), "inception_5b/output": (1024, 7, 7)}),
+    ("you_cnn", 227, {"conv1": (96, 55, 55), "pool1": (96, 27, 27), "conv2": (256, 12, 12), "pool2": (256, 6, 6)}),
+    ("you_cnn", 227, {"fc3": (512,), "fc4": (512,), "fc5": (24,), "fc8-retrain": (3,)}),
     ("smoke", 64, {"conv1": (16, 32, 32), "norm1": (16, 16, 16), "pool3": (64, 4, 4), "fc4": (64,)}),
 ]
 

@@ -68,7 +68,7 @@ def typed(name: str, value: Any) -> list[str]:
 
 
 def test_recipes_are_those_of_the_paper() -> None:
-    assert set(recipe_names()) == {*PAPER, "alexnet", "googlenet", "smoke", "convnext-tiny"}
+    assert set(recipe_names()) == {*PAPER, "alexnet", "googlenet", "smoke", "convnext-tiny", "you-cnn"}
     assert set(get_args(ModelName)) == set(NAMES)
     for name in recipe_names():
         config = load_recipe(name)

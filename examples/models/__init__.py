@@ -19,6 +19,8 @@ from examples.models.graph import Layer, Linear, Net
 from examples.models.inputs import Input, torchvision_input
 from examples.models.smoke import RESIZE_PX, SIDE_PX, smoke
 from examples.models.vgg19 import vgg19
+from examples.models.you_cnn import SIDE_PX as YOU_SIDE_PX
+from examples.models.you_cnn import you_cnn
 from t4sa_data.errors import BadOption
 
 if TYPE_CHECKING:
@@ -38,11 +40,12 @@ _LAYERS: dict[str, Callable[..., list[Layer]]] = {
     "hybrid": alexnet,
     "vgg19": vgg19,
     "googlenet": googlenet,
+    "you_cnn": you_cnn,
     "smoke": smoke,
 }
 CAFFE_NAMES = tuple(_LAYERS)
 """Those that are lists of Caffe's layers."""
-NAMES = ("alexnet", "caffenet", "hybrid", "vgg19", "googlenet", "convnext_tiny", "smoke")
+NAMES = ("alexnet", "caffenet", "hybrid", "vgg19", "googlenet", "you_cnn", "convnext_tiny", "smoke")
 """What `build` knows."""
 
 
@@ -113,6 +116,8 @@ def default_input(name: str) -> Input:
         return torchvision_input(224)
     if name == "smoke":
         return Input(side_px=SIDE_PX, resize_px=RESIZE_PX)
+    if name == "you_cnn":
+        return Input(side_px=YOU_SIDE_PX, view="center")
     return Input(side_px=CAFFE_SIDE_PX)
 
 

@@ -17,7 +17,7 @@ from t4sa_data.errors import BadOption
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
-ModelName = Literal["alexnet", "caffenet", "hybrid", "vgg19", "googlenet", "convnext_tiny", "smoke"]
+ModelName = Literal["alexnet", "caffenet", "hybrid", "vgg19", "googlenet", "you_cnn", "convnext_tiny", "smoke"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,9 @@ class Config:
     """Split of the report at the end; none to leave it out."""
     min_confidence: float = 0.0
     """Learn only from pictures whose tweet was labelled with at least this confidence (0 to 1). Ours; the paper: 0."""
+    keep: str = "all"
+    """Learn only from the pictures whose keys stand in this file, one a line; or all. Ours: for PCNN's second round
+    (examples/systems/progressive.py)."""
     resize_px: int = 256
     """Side of the squashed picture that training crops are cut from, px. DIGITS' default; unknown for T4SA."""
     crop_px: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from examples.training.config import Config
 from examples.training.machine import Machine
 from t4sa_data import stream
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, ShardError
+from t4sa_data.errors import BadOption, InputMissing, ShardError
 from t4sa_data.reading import open_release
 from t4sa_data.reading.local import LocalRelease
 from t4sa_data.streaming.images import Augment
@@ -94,10 +95,24 @@ def train_stream(config: Config, side_px: int, machine: Machine) -> Any:
         shuffle=config.shuffle,
         tail="wrap",
         seed=config.seed,
-        where={"min_confidence": config.min_confidence} if config.min_confidence else None,
+        where=conditions(config) or None,
         columns=("confidence",) if config.confidence_weight else (),
         workers=num_workers(config, machine),
     ).to(machine.device)
+
+
+def conditions(config: Config) -> dict[str, Any]:
+    """Which pictures are learned from, as `stream(where=)` has it; empty: all.
+
+    Raises:
+        InputMissing: the file of keys is not there.
+    """
+    chosen: dict[str, Any] = {"min_confidence": config.min_confidence} if config.min_confidence else {}
+    if config.keep != "all":
+        if not Path(config.keep).is_file():
+            raise InputMissing("no such file of keys", where=config.keep, hint="--keep takes one key a line.")
+        chosen["keys"] = Path(config.keep)
+    return chosen
 
 
 def num_workers(config: Config, machine: Machine) -> int:

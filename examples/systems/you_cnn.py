@@ -2,8 +2,8 @@
 
 Architecture, and how surely each part is known: `examples/models/you_cnn.py`. Training: squash to 256, random crop of
 227 and mirror (recalled), SGD 0.9 and rate 1e-3 (inferred), otherwise T4SA's settings (`examples/training/config.py`):
-the authors' epochs and drops are unknown. Their weak set is 0.5 million Flickr pictures labelled by adjective-noun pairs
-(published: abstract), which are not published as pictures: the user names another, B-T4SA by default.
+the authors' epochs and drops are unknown. Their weak set is 0.5 million Flickr pictures labelled by adjective-noun
+pairs (published: abstract), which are not published as pictures: the user names another, B-T4SA by default.
 
 - on weak labels (table 1, rows on which nobody was asked): trained from scratch, kept in `work`, tested as it is
 - on four folds (table 2): begun with `init`, the network of weak labels, its last layer fresh; without `init` from

@@ -174,11 +174,11 @@ def test_the_command_chooses_by_the_first_network_and_trains_on_what_stays(
     releases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(3)
-    network = build("you_cnn", 3, width=0.05)
+    network = build("you_cnn", 3, width=0.3)
     torch.nn.init.normal_(network.get_parameter("fc8-retrain.weight"), 0, 0.3)
     save_model(
         tmp_path / "cnn",
-        Model(network=network, architecture="you_cnn", width=0.05, input=default_input("you_cnn")),
+        Model(network=network, architecture="you_cnn", width=0.3, input=default_input("you_cnn")),
     )
     typed: list[list[str]] = []
     monkeypatch.setattr(train, "main", lambda words: typed.append(words) or 0)

@@ -18,11 +18,11 @@ from examples.systems.data import Pictures, make_pictures
 from examples.systems.protocol import Options
 
 NUM = 40
-TRAIN, TEST = np.arange(0, 32), np.arange(32, NUM)
+TRAIN, TEST = np.arange(8, NUM), np.arange(8)
 
 
-def drawn(*, agreement: int = 5, side_px: int = 80, flip_from: int = NUM) -> Pictures:
-    """Pictures whose class shows: negative ones are blue, positive ones red; labels from a row on turned round."""
+def drawn(*, agreement: int = 5, side_px: int = 80, num_turned: int = 0) -> Pictures:
+    """Pictures whose class shows: negative ones are blue, positive ones red; labels of the first rows turned round."""
     rng = np.random.default_rng(0)
     label, files = np.arange(NUM) % 2, []
     for one in label:
@@ -30,7 +30,7 @@ def drawn(*, agreement: int = 5, side_px: int = 80, flip_from: int = NUM) -> Pic
         pixels[..., 0 if one else 2] += 120
         Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
         files.append(file.getvalue())
-    label[flip_from:] = 1 - label[flip_from:]
+    label[:num_turned] = 1 - label[:num_turned]
     return make_pictures(
         keys=[f"{1000 + i}-1" for i in range(NUM)],
         label=label,

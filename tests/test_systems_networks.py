@@ -63,11 +63,32 @@ def test_a_network_learns() -> None:
 def test_a_training_is_of_its_rows_and_seed_alone() -> None:
     where, short = fitting.place_of("cpu"), replace(LEARNING, epochs=1)
     made = []
-    for data, config in ((drawn(), short), (drawn(flip_from=32), short), (drawn(), replace(short, seed=1))):
+    for data, config in ((drawn(), short), (drawn(num_turned=8), short), (drawn(), replace(short, seed=1))):
         torch.manual_seed(0)
         made.append(fitting.probabilities(trained(data, config), data, TEST, where))
     assert (made[0] == made[1]).all(), "labels of rows it is tested on changed what it says"
     assert (made[0] != made[2]).any()
+
+
+def test_rates_drop_and_no_drawn_number_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    set_rate, crops = fitting.set_rate, list[tuple[int, ...]]()
+    cut = fitting.crop_and_flip
+
+    def watched(optimizer: torch.optim.Optimizer, rate: float, *, keep_velocity: bool) -> None:
+        rates.append(rate)
+        set_rate(optimizer, rate, keep_velocity=keep_velocity)
+
+    def watched_cut(x_BCHW: torch.Tensor, crop: torch.Tensor, flip: torch.Tensor, side: int) -> torch.Tensor:
+        crops.extend((*one, int(turned)) for one, turned in zip(crop.tolist(), flip.tolist(), strict=True))
+        return cut(x_BCHW, crop, flip, side)
+
+    monkeypatch.setattr(fitting, "set_rate", watched)
+    monkeypatch.setattr(fitting, "crop_and_flip", watched_cut)
+    trained(drawn(), replace(LEARNING, epochs=3), TRAIN[:8])
+    assert rates == pytest.approx([2e-3, 2e-3, 2e-4])  # 60 % of three steps
+    assert len(crops) == 24 and len(set(crops)) > 16 and {turned for *_, turned in crops} == {0, 1}
+    assert all(0 <= place <= 72 - 64 for *places, _ in crops for place in places)
 
 
 def test_a_micro_batch_more_or_less_is_the_same_step() -> None:
@@ -79,7 +100,7 @@ def test_a_micro_batch_more_or_less_is_the_same_step() -> None:
         for module in model.network.modules():
             if hasattr(module, "p"):
                 module.p = 0.0
-        fitting.learn(model, drawn(), TRAIN[:8], drawn().label[:8], config, fitting.place_of("cpu"))
+        fitting.learn(model, drawn(), TRAIN[:8], drawn().label[TRAIN[:8]], config, fitting.place_of("cpu"))
         made.append(model.network.state_dict())
     for name, one in made[0].items():
         assert torch.allclose(one, made[1][name], rtol=1e-3, atol=1e-6), name

@@ -63,7 +63,7 @@ def test_a_network_learns() -> None:
 def test_a_training_is_of_its_rows_and_seed_alone() -> None:
     where, short = fitting.place_of("cpu"), replace(LEARNING, epochs=1)
     made = []
-    for data, config in ((drawn(), short), (drawn(num_turned=8), short), (drawn(), replace(short, seed=1))):
+    for data, config in ((drawn(), short), (drawn(num_turned=len(TEST)), short), (drawn(), replace(short, seed=1))):
         torch.manual_seed(0)
         made.append(fitting.probabilities(trained(data, config), data, TEST, where))
     assert (made[0] == made[1]).all(), "labels of rows it is tested on changed what it says"
@@ -174,15 +174,25 @@ def test_a_row_begins_with_the_network_of_a_folder(tmp_path: Path, monkeypatch: 
     brought = replace(small(), mean_image=mean, input=replace(default_input("smoke"), view="center"))
     save_model(tmp_path / "model", brought)
     began: list[Model] = []
-    monkeypatch.setattr(finetune, "learn", lambda model, *_: began.append(model))
+
+    def learn(model: Model, data: Pictures, rows: Ints, label: Ints, *_: Any) -> None:
+        assert (rows == TRAIN).all() and (label == data.label[TRAIN]).all()
+        began.append(model)
+
+    monkeypatch.setattr(finetune, "learn", learn)
     asked = options(tmp_path, "PlaceCNN", smoke=False, init=tmp_path / "model")
     made = finetune.fit_predict(drawn(), TRAIN, TEST, asked)
-    (model,) = began
+    for seed in (0, 1):
+        finetune.fit_predict(drawn(), TRAIN, TEST, replace(asked, seed=seed))
+    model, again, other = began
+    heads = [one.network.get_parameter("fc8-retrain.weight") for one in began]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    assert again.classes == other.classes == fitting.CLASSES_2
     assert model.architecture == "smoke" and model.input == brought.input and torch.equal(model.mean_image, mean)
     for name, value in brought.network.state_dict().items():
         is_head = name.startswith("fc8-retrain")
         assert is_head or torch.equal(value, model.network.state_dict()[name]), name
-    assert made.shape == TEST.shape and "needs" not in made
+    assert made.shape == TEST.shape
 
 
 def test_all_weights_learn_from_a_folder(tmp_path: Path) -> None:

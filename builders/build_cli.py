@@ -54,7 +54,7 @@ def build(
         from builders.mirror import Mirror
 
         chosen = read_config(config)
-        begin, end = first or pipeline.NAMES[0], last or pipeline.NAMES[-1]
+        end = last or pipeline.NAMES[-1]
         if dry_run:
             from builders.engine import Local
 
@@ -64,7 +64,7 @@ def build(
         with _engine(engine, address, workers) as where:
             copy = Mirror(mirror) if mirror else None
             outcome = pipeline.build(
-                tweets, out, chosen, where, first=begin, last=end, mirror=copy, say=_say, bar=_bar
+                tweets, out, chosen, where, first=first or None, last=end, mirror=copy, say=_say, bar=_bar
             )  # fmt: skip
         for name, counts in outcome.counts.items():
             typer.echo(f"{name:<12}{pipeline.told(counts)}")

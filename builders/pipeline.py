@@ -61,7 +61,7 @@ def build(
     config: BuildConfig,
     engine: Engine,
     *,
-    first: str = NAMES[0],
+    first: str | None = None,
     last: str = NAMES[-1],
     mirror: Mirror | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -74,7 +74,8 @@ def build(
         out: DIR: gets `t4sa/`, `t4sa-wds/`, `quarantine/`, `build/`.
         config: what to build.
         engine: where the work runs; it is entered already.
-        first: stages before it must stand, and it is done again even where it stands.
+        first: stages before it must stand, and it and all behind are done again even where they stand; None:
+            stands is done by nobody.
         last: the last stage to do.
         mirror: gets each stage as it is done, and the release; what stands there is brought back, not done again.
         say: gets a line now and then.
@@ -85,15 +86,15 @@ def build(
         StageNotDone: a stage before `first` does not stand.
         T4SAError: of the stages.
     """
-    at = _positions(first, last)
+    at = _positions(first or NAMES[0], last)
     making = _making(tweets, out, config, engine, say, bar or (lambda _title, _total: Silent()))
     ran = []
+    _name_results(making, at[1])  # all settings are looked at before any work
     with making.state.locked():
         output.guard(out, making.state)
         output.require_source(out, making.state, write.SOURCE)
         for number, stage in enumerate(STAGES[: at[1] + 1]):
-            making.keys[stage.NAME] = _key(making, stage, making.keys.get(STAGES[number - 1].NAME, ""))
-            before = None if number >= at[0] and first != NAMES[0] else _standing(making, stage, mirror)
+            before = None if number >= at[0] and first is not None else _standing(making, stage, mirror)
             if before is None and number < at[0]:
                 raise StageNotDone(
                     "an earlier stage does not stand", got=stage.NAME, where=making.state.folder,
@@ -105,12 +106,12 @@ def build(
                     before = stage.run(making)
                 before["seconds"] = making.run.seconds[stage.NAME]
                 making.state.save(stage.NAME, making.keys[stage.NAME], before)
+                if stage is write:
+                    making.state.save(DONE, making.keys[write.NAME], digests(making.run))
                 ran.append(stage.NAME)
                 _push(making, stage, before, mirror)
             making.counts[stage.NAME] = before
             say(f"{stage.NAME}: {told(before)}")
-        if write.NAME in ran:
-            making.state.save(DONE, making.keys[write.NAME], digests(making.run))
     return BuildOutcome(counts=making.counts, ran=tuple(ran), seconds=making.run.seconds)
 
 
@@ -120,8 +121,9 @@ def plan(
     """Each stage, and whether it stands: nothing is done."""
     making = _making(tweets, out, config, engine, lambda _: None, lambda _title, _total: Silent())
     made = []
-    for number, stage in enumerate(STAGES[: _positions(NAMES[0], last)[1] + 1]):
-        making.keys[stage.NAME] = _key(making, stage, making.keys.get(STAGES[number - 1].NAME, ""))
+    num_last = _positions(NAMES[0], last)[1]
+    _name_results(making, num_last)
+    for stage in STAGES[: num_last + 1]:
         before = _standing(making, stage)
         made.append((stage.NAME, "to do" if before is None else f"stands: {told(before)}"))
         if before is not None:
@@ -172,8 +174,12 @@ def _making(
     return Build(config=config, tweets=tuple(tweets), run=run)
 
 
-def _key(making: Build, stage: Stage, before: str) -> str:
-    return fingerprint(stage.NAME, stage.VERSION, stage.settings(making), before)
+def _name_results(making: Build, num_last: int) -> None:
+    """Fingerprints of the stages: what each result stands under."""
+    before = ""
+    for stage in STAGES[: num_last + 1]:
+        before = fingerprint(stage.NAME, stage.VERSION, stage.settings(making), before)
+        making.keys[stage.NAME] = before
 
 
 def _standing(making: Build, stage: Stage, mirror: Mirror | None = None) -> dict[str, Any] | None:

@@ -284,6 +284,9 @@ def test_the_command_says_what_stands_and_goes_in_steps(stream: Stream, tmp_path
     assert code == 0 and "dedup" in told
     code, told = call(*wanted)
     assert code == 0 and "nothing to do" in told
+    before = digests(out, *RESULTS)
+    code, told = call(*wanted, "--from", "collect")
+    assert code == 0 and "nothing to do" not in told and digests(out, *RESULTS) == before
 
 
 @pytest.mark.parametrize(
@@ -305,6 +308,7 @@ def test_a_configuration_that_does_not_hold(stream: Stream, tmp_path: Path, toml
     with pytest.raises((BadOption, InputMissing), match=said.replace("|", r"\|").replace("?", r"\?")) as caught:
         run(stream, tmp_path / "out", config)
     assert str(tmp_path) in str(caught.value) or "[label]" in str(caught.value)
+    assert not (tmp_path / "out").exists()  # nothing was done before
 
 
 def test_usage_faults(stream: Stream, tmp_path: Path) -> None:

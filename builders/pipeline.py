@@ -75,7 +75,7 @@ def build(
         config: what to build.
         engine: where the work runs; it is entered already.
         first: stages before it must stand, and it and all behind are done again even where they stand; None:
-            stands is done by nobody.
+            what stands is not done again.
         last: the last stage to do.
         mirror: gets each stage as it is done, and the release; what stands there is brought back, not done again.
         say: gets a line now and then.

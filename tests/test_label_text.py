@@ -44,6 +44,7 @@ def test_a_clean_text_stays_as_it_is(raw: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(ANY)
+@example("</3xD")
 def test_nothing_is_lost_between_the_pieces(raw: str) -> None:
     text = texts.clean(raw)
     found = texts.pieces(text)

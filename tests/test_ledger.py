@@ -24,10 +24,10 @@ from builders.label import inputs
 from builders.ledger import BUILD_SCHEMA, LEDGER_NAME, QUARANTINED, SCHEMA, Ledger
 from builders.ledger import diff as ledger_diff
 from builders.ledger import words as ledger_words
-from builders.ledger.cli import app
 from builders.ledger.funnel import funnels_of
 from builders.ledger.reading import find_ledger, read_counts, require_sound
 from builders.ledger.why import why
+from builders.ledger_cli import app
 from t4sa_data import pixels
 from t4sa_data.errors import BadOption, InputMissing, LedgerFaulty, MissingColumn, TableError, UnknownCandidate
 from t4sa_data.testing.releases import make_release

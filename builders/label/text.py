@@ -116,17 +116,17 @@ def pieces(text: str) -> list[Piece]:
     >>> [piece.text for piece in pieces("@you: 3.5 #GoodDay :) can't!! http://t.co/x")]
     ['@you', ':', '3.5', '#GoodDay', ':)', "can't", '!!', 'http://t.co/x']
     """
-    return [Piece(_kind(found), found.group()) for found in _PIECE.finditer(text)]
+    return [Piece(kind_of(found), found) for found in find_pieces(text)]
 
 
 def kind_of(piece: str) -> str:
-    """The kind of a piece that stands alone: the same as in its text."""
+    """The kind of a piece, by itself: what stands before it in its text has no say.
+
+    >>> [kind_of(piece) for piece in find_pieces("</3xD")]
+    ['emoticon', 'emoticon']
+    """
     found = _PIECE.match(piece)
     assert found is not None and found.end() == len(piece), piece
-    return _kind(found)
-
-
-def _kind(found: re.Match[str]) -> str:
     return "word" if found.lastgroup == "plain" else str(found.lastgroup)
 
 

@@ -338,6 +338,7 @@ def test_two_sources_are_never_one_release(stream: Stream, built: Path, tmp_path
         run(stream, tmp_path / "out", stream.config(tmp_path))
 
 
+@pytest.mark.slow
 def test_labels_from_a_model(stream: Stream, tmp_path: Path) -> None:
     """The labeller itself, trained on texts of the same kind: classes are those that the texts were made from."""
     from builders.label.folder import save_model

@@ -100,7 +100,9 @@ class Cluster:
                 name, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
             except OSError:
                 continue
-            if name.startswith(b"ray::") and b"IDLE" not in name and self.token.encode() in environment:
+            # Not the agents of a node, which bear such names too, and with which the whole node dies.
+            is_task = name.startswith((b"ray::run_partition", b"ray::_inspect_and_say", b"ray::write_job"))
+            if is_task and self.token.encode() in environment:
                 found.append(int(folder.name))
         return found
 

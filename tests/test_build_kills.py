@@ -5,6 +5,7 @@ Real processes, killed with SIGKILL. The undisturbed build ran in one process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -205,10 +206,11 @@ def test_workers_and_a_node_of_a_cluster_are_killed(
             killed = 0
             while running.poll() is None and killed < 2:
                 for victim in cluster.workers()[:1]:
-                    time.sleep(chance.random())
-                    os.kill(victim, signal.SIGKILL)
-                    killed += 1
-                time.sleep(0.05)
+                    time.sleep(chance.random() / 10)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(victim, signal.SIGKILL)
+                        killed += 1
+                time.sleep(0.01)
             finish(running)
             assert killed, "no worker was seen"
             assert differences(digests(out, *RESULTS), undisturbed) == []

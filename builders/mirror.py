@@ -59,11 +59,19 @@ class Mirror:
             self._put(path, f"{STATE}/{place}", is_named_by_content=path.suffix == ".images")
         self._write(f"{STATE}/{name}.json", json.dumps({"counts": counts, "files": told}).encode())
 
+    def has_stage(self, name: str) -> bool:
+        """Whether a stage is there whole.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        return self._read(f"{STATE}/{name}.json") is not None
+
     def pull_stage(self, state: Path, name: str) -> dict[str, Any] | None:
         """Bring the files of a stage back; what it counted, or None where the store does not have it whole.
 
         Raises:
-            ChecksumMismatch: a file is not what its marker says.
+            ChecksumMismatch: a file is not what its marker says, or a marker names one outside the state.
             StoreError: the store does not give it.
         """
         marker = self._read(f"{STATE}/{name}.json")
@@ -72,6 +80,12 @@ class Mirror:
         told = json.loads(marker)
         for place, entry in told["files"].items():
             path = state / place
+            if not path.resolve().is_relative_to(state.resolve()):
+                raise ChecksumMismatch(
+                    "a marker of the store names a file outside the build",
+                    got=place,
+                    where=f"{self.url}/{STATE}/{name}.json",
+                )
             if path.is_file() and path.stat().st_size == entry["bytes"] and sha256_file(path) == entry["sha256"]:
                 continue
             self._get(f"{STATE}/{place}", path, entry)

@@ -109,7 +109,7 @@ def build(
                 if stage is write:
                     making.state.save(DONE, making.keys[write.NAME], digests(making.run))
                 ran.append(stage.NAME)
-                _push(making, stage, before, mirror)
+            _push(making, stage, before, mirror, is_new=stage.NAME in ran)
             making.counts[stage.NAME] = before
             say(f"{stage.NAME}: {told(before)}")
     return BuildOutcome(counts=making.counts, ran=tuple(ran), seconds=making.run.seconds)
@@ -195,8 +195,9 @@ def _standing(making: Build, stage: Stage, mirror: Mirror | None = None) -> dict
     return found
 
 
-def _push(making: Build, stage: Stage, counts: dict[str, Any], mirror: Mirror | None) -> None:
-    """Copy what a stage wrote to the mirror: of `write` the release, of `report` nothing that is not here anyway."""
+def _push(making: Build, stage: Stage, counts: dict[str, Any], mirror: Mirror | None, *, is_new: bool) -> None:
+    """Copy what a stage wrote to the mirror, also where an earlier run did not come to that: of `write` the release, of
+    `report` nothing that is not here anyway."""
     if mirror is None or stage.NAME == report.NAME:
         return
     if stage.NAME == write.NAME:
@@ -204,6 +205,8 @@ def _push(making: Build, stage: Stage, counts: dict[str, Any], mirror: Mirror | 
             mirror.push_release(making.run.out / FOLDERS[fmt])
         return
     state, name = making.state.folder, f"{stage.NAME}-{making.keys[stage.NAME]}"
+    if not is_new and mirror.has_stage(name):
+        return
     files = [path for path in (state / name).rglob("*") if path.is_file() and not path.name.endswith(TEMPORARY)]
     files += fetch.kept_files(making) if stage.NAME == fetch.NAME else []
     mirror.push_stage(state, name, files, counts)

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from builders import pipeline
 from builders.build_cli import app
-from builders.build_config import read_config
+from builders.build_config import BuildConfig, DedupSettings, SplitSettings, read_config
 from builders.engine import Local
+from builders.stages.split import distance_of
 from t4sa_data.catalog import OFFICIAL_LISTS, SPLITS
 from t4sa_data.errors import BadOption, FetchIncomplete, InputMissing, NoRows, OutputError, StageNotDone
 from t4sa_data.testing import make_official_archive
@@ -395,3 +396,16 @@ def test_a_split_by_time_leaves_out_what_lies_across(stream: Stream, tmp_path: P
     assert across and not across & held
     counts = json.loads((out / "build" / "report.json").read_text())["funnel"]["image"]
     assert counts["dropped"]["split/across-the-cut"] == len(across)
+
+
+def test_a_layer_says_which_labels_it_was_made_with(stream: Stream, built: Path) -> None:
+    manifest = json.loads((built / "t4sa" / "manifest.json").read_text())
+    expected = hashlib.sha256(stream.raw.labels.read_bytes()).hexdigest()
+    for layer in manifest["layers"].values():
+        assert layer["provenance"]["settings"]["label"]["sha256"] == expected
+
+
+def test_zero_bits_are_a_distance() -> None:
+    for chosen, expected in ((None, 5 + 2), (0, 0), (12, 12)):
+        config = BuildConfig(dedup=DedupSettings(distance=5), split=SplitSettings(duplicate_distance=chosen))
+        assert distance_of(config) == expected

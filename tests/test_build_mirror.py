@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from builders import mirror as module
 from builders.mirror import Mirror
 from t4sa_data.errors import BadOption, ChecksumMismatch, StoreError
 
@@ -120,8 +118,22 @@ def test_faults_of_a_store_have_a_name(
     with pytest.raises(StoreError, match=r"no space left in the bucket.*The same command goes on"):
         run(stream, tmp_path / "out", stream.config(tmp_path), mirror=mirror, last="collect")
     monkeypatch.undo()
-    shutil.rmtree(tmp_path / "out")
-    assert run(stream, tmp_path / "out", stream.config(tmp_path), mirror=Mirror(store), last="collect").ran == (
-        "collect",
-    )
-    assert module.STATE in {name.split("/")[0] for name in held(store)}
+    # The stage stands here, and only here: the same command copies it.
+    outcome = run(stream, tmp_path / "out", stream.config(tmp_path), mirror=Mirror(store), last="collect")
+    assert outcome.ran == ()
+    assert any(name.startswith("state/collect-") and name.endswith("tweets.parquet") for name in held(store))
+
+
+def test_a_marker_names_nothing_outside(stream: Stream, store: str, tmp_path: Path) -> None:
+    config = stream.config(tmp_path)
+    run(stream, tmp_path / "one", config, mirror=Mirror(store), last="collect")
+    fs, root = fsspec.core.url_to_fs(store)
+    (marker,) = [
+        path for path in fs.find(root) if path.split("/")[-1].startswith("collect-") and path.endswith(".json")
+    ]
+    told = json.loads(fs.cat_file(marker))
+    entry = next(iter(told["files"].values()))
+    fs.pipe_file(marker, json.dumps({**told, "files": {"../../../evil": entry}}).encode())
+    with pytest.raises(ChecksumMismatch, match="outside the build"):
+        run(stream, tmp_path / "other", config, mirror=Mirror(store))
+    assert not (tmp_path / "evil").exists()

@@ -17,6 +17,7 @@ from builders.stages import collect
 from builders.state import stamp, write_arrow
 from t4sa_data.catalog import CLASSES
 from t4sa_data.errors import BadOption, InputMissing, MissingColumn, TableError
+from t4sa_data.files import sha256_file
 
 NAME = "label"
 VERSION = 1
@@ -42,6 +43,14 @@ def settings(build: Build) -> list[Any]:
 
     assert chosen.model is not None
     return [settings_of(chosen), model_digest(chosen.model)]
+
+
+def digest(build: Build) -> str:
+    """sha256 of what labelled the tweets: the model, or the file of labels."""
+    from builders.label.folder import model_digest
+
+    chosen = build.config.label
+    return model_digest(chosen.model) if chosen.model is not None else sha256_file(chosen.labels or Path())
 
 
 def _require(path: Path) -> None:

@@ -32,7 +32,7 @@ SHEETS = "duplicates"
 
 def settings(build: Build) -> list[Any]:
     """See `Stage`."""
-    return [VERSION, build.config.dedup.distance]
+    return [build.config.dedup.distance]  # around which pairs are shown
 
 
 def run(build: Build) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from builders.build_config import settings_of
+from builders.build_config import BuildConfig, settings_of
 from builders.building import Build, counted
 from builders.dedup import group
 from builders.split import (
@@ -67,12 +67,17 @@ def _together(build: Build, images: pa.Table, rows: np.ndarray) -> list[np.ndarr
     return made
 
 
+def distance_of(config: BuildConfig) -> int:
+    """Bits within which near-duplicates stay together."""
+    chosen = config.split.duplicate_distance
+    return config.dedup.distance + WIDER if chosen is None else chosen
+
+
 def _groups(build: Build) -> np.ndarray:
     """Near-duplicate groups that are wider than those of `dedup`: whoever stands for one of these has no near-duplicate
     left. Those of images that were not drawn count too: they are what holds two drawn ones together."""
     phash = build.table(inspection.NAME, "inspected")["phash"]
     rows = np.flatnonzero(phash.is_valid())
-    distance = build.config.split.duplicate_distance or build.config.dedup.distance + WIDER
     made = np.full(len(phash), -1, dtype=np.int64)
-    made[rows] = group(phash.take(rows).to_numpy().astype(np.uint64), distance)
+    made[rows] = group(phash.take(rows).to_numpy().astype(np.uint64), distance_of(build.config))
     return made

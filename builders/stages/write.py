@@ -25,7 +25,7 @@ from builders.quarantine import Quarantined, write_quarantine
 from builders.sealing import ROWS, write_release
 from builders.sources.official import keys_of
 from builders.sources.tables import Sentiment, Texts
-from builders.stages import balance, collect, dedup, fetch, inspection, selection
+from builders.stages import balance, collect, dedup, fetch, inspection, label, selection
 from builders.stages.fates import LAYERS, layer_codes, names_of, split_codes, tell_ledger
 from builders.state import fingerprint, read_arrow
 from builders.write import WRITE_VERSION
@@ -146,6 +146,7 @@ def _provenance(build: Build, layer: LayerRows, collection: list[dict[str, Any]]
     chosen = {name: settings_of(getattr(config, name)) for name in ("collect", "label", "select")}
     if layer.source is not None:
         chosen |= {name: settings_of(getattr(config, name)) for name in ("inspection", "dedup", "balance", "split")}
+    chosen["label"]["sha256"] = label.digest(build)  # a name says nothing
     removals = chosen["select"].pop("removals")  # that there was a list, and no name of it
     told = {"source": SOURCE, "text": config.write.text, "shard_bytes": config.write.shard_bytes, **chosen}
     told |= {"removals": True} if removals else {}

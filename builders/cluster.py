@@ -1,6 +1,6 @@
 """Where work runs, on a cluster: tasks of Ray (Moritz et al., OSDI 2018), for `--engine ray`. Extra `[ray]`.
 
-Chosen by measurement (benchmarks/engine.py, docs/decisions.md): no visible overhead, and a killed worker or node costs
+Chosen by measurement (benchmarks/engine.py, docs/decisions.md): a few ms a task, and a killed worker or node costs
 its own tasks only. Every node needs the same Python, Ray and version of this package, and the folders of the build
 under the same path (a shared file system). Only paths and counts go through Ray, never images.
 """

@@ -1,17 +1,20 @@
 """The paper's two tables, every row alive: the paper's number, ours with an interval, and how ours was made.
 
+    python examples/benchmark_table.py --table 1 --pretrained released --data DIR --out RUN     # the authors' networks
     python examples/benchmark_table.py --table 2 --smoke --out RUN       # all rows on drawn pictures, small networks
     python examples/benchmark_table.py --table 2 --data DIR --out RUN       # DIR holds the layer twitter-testing
     python examples/benchmark_table.py --table 2 --data DIR --out RUN --rows GCH LCH --seeds 3 --against GCH
     python examples/benchmark_table.py --table 1 --data DIR --out RUN --init "VGG-T4SA FT-A=FOLDER"
 
-Writes table.md, table.csv, table.tex and table.png into RUN; stopped at any moment, the same command goes on. Needs the
-extra [train]; rows with BoW need opencv-python-headless; --smoke makes its pictures with `t4sa prepare`, extra [build].
+Writes table.md, table.csv, table.tex and table.png (and since.csv) into RUN; stopped at any moment, the same command
+goes on. Needs the extra [train]; rows with BoW need opencv-python-headless; --smoke makes its pictures with `t4sa
+prepare`, extra [build].
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -20,14 +23,14 @@ from pathlib import Path
 if not __package__:  # as a script, the checkout is not on the path, and this folder would shadow libraries
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from examples.systems.cells import Cell, Task, table_cells
+from examples.systems.cells import SMOKE_LEVELS, Cell, Task, table_cells
 from examples.systems.data import LEVELS
 from examples.systems.protocol import FOLDS, Options
-from examples.systems.registry import systems_of
-from examples.systems.rendering import write_all
+from examples.systems.registry import MODERN, systems_of
+from examples.systems.rendering import HOW, write_all
 from examples.terminal import run
 from t4sa_data.errors import BadOption
-from t4sa_data.testing import make_release, make_twitter_testing
+from t4sa_data.testing import draw_twitter_testing, make_release, make_twitter_testing
 
 SMOKE_IMAGES = 60
 SMOKE_B_T4SA = 240
@@ -45,13 +48,26 @@ def parser() -> argparse.ArgumentParser:
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, help="a release with twitter-testing; for table 1 with b-t4sa, too")
     what.add_argument("--smoke", action="store_true", help="a miniature in the real layout, small networks, on the CPU")
+    made.add_argument(
+        "--lists", type=Path, help="of --smoke: the real label lists and UPC's folds; drawn pictures for all they name"
+    )
     made.add_argument("--out", type=Path, required=True, help="folder of the table, and of what is kept for going on")
     made.add_argument(
         "--init", action="append", default=[], metavar="ROW=PATH", help="a model folder or a table of scores of a row"
     )
+    made.add_argument(
+        "--pretrained",
+        choices=("released", "converted"),
+        help="fetch and convert the authors' networks: their archives, which may ask for user name and password, or "
+        "their PyTorch files; without --rows, their rows only",
+    )
+    made.add_argument("--archives", type=Path, help="of --pretrained: folder of the files; default: $T4SA_HOME/raw")
+    made.add_argument(
+        "--allow-insecure-http", action="store_true", help="of --pretrained: user name and password over plain http"
+    )
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1; default: 1")
     made.add_argument("--against", metavar="ROW", help="McNemar's test of each row against this one")
-    made.add_argument("--levels", nargs="+", type=int, choices=LEVELS, default=list(LEVELS), help="of table 2")
+    made.add_argument("--levels", nargs="+", type=int, choices=LEVELS, help="of table 2; default: all, --smoke: 5")
     made.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS), help="of table 2; default: both")
     made.add_argument("--substitute", action="store_true", help="rows of scores without a file: run our substitute")
     made.add_argument("--device", default="auto", help="auto, cuda, mps, cpu")
@@ -61,41 +77,57 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> list[Cell]:
     """Make the table; its cells."""
     options = parser().parse_args(argv)
-    names = [system.name for system in systems_of(options.table)]
+    names = [system.name for system in (*systems_of(options.table), *([MODERN] if options.table == 1 else []))]
     chosen = [*options.rows, *([options.against] if options.against else [])]
     init = dict(_pair(words) for words in options.init)
     if unknown := [name for name in (*chosen, *init) if name not in names]:
         raise BadOption(f"no such row in table {options.table}", expected=" | ".join(names), got=", ".join(unknown))
     if options.seeds < 1:
         raise BadOption("--seeds", expected="1 or more", got=options.seeds)
-    data = make_miniature(options.out / "smoke") if options.smoke else options.data
+    if options.lists and not options.smoke:
+        raise BadOption("--lists goes with --smoke", got=options.lists)
+    rows = options.rows
+    if options.pretrained:
+        rows = rows or [name for name in names if name == "Random" or "T4SA" in name]
+        init = {**_fetched(options, [name for name in rows if name not in init]), **init}
+    data = make_miniature(options.out / "smoke", options.lists) if options.smoke else options.data
     task = Task(
         table=options.table,
         data=data,
         options=Options(smoke=options.smoke, device=_device(options), work=options.out / "work"),
-        rows=options.rows,
+        rows=rows,
         init=init,
         seeds=range(options.seeds),
-        levels=sorted(set(options.levels), reverse=True),
+        levels=sorted(set(options.levels or LEVELS), reverse=True),
+        run_levels=options.levels or (SMOKE_LEVELS if options.smoke else LEVELS),
         folds=[one for one in FOLDS if one in options.folds],
         substitute=options.substitute,
         against=options.against,
     )
     cells = table_cells(task, tell=lambda line: print(line, flush=True))
     write_all(options.out, cells)
-    print(f"\n{(options.out / 'table.md').read_text(encoding='utf-8').partition('## ')[0].strip()}")
+    print(f"\n{(options.out / 'table.md').read_text(encoding='utf-8').partition(HOW)[0].strip()}")
     print(f"\ntable: {options.out / 'table.md'}")
     return cells
 
 
-def make_miniature(folder: Path) -> Path:
-    """A release of drawn pictures with B-T4SA and the Twitter Testing Dataset, the latter from its real layout."""
-    home = folder / "home"
-    if (folder / MADE).is_file():
+def make_miniature(folder: Path, lists: Path | None = None) -> Path:
+    """A release of drawn pictures with B-T4SA and the Twitter Testing Dataset, the latter from its real layout.
+
+    Args:
+        folder: that it is made in.
+        lists: label lists, and UPC's folds, of the real one; None: made-up ones, of `SMOKE_IMAGES`.
+    """
+    home, made_of = folder / "home", json.dumps([SMOKE_B_T4SA, SMOKE_IMAGES, lists and str(lists.resolve())])
+    if (folder / MADE).is_file() and (folder / MADE).read_text(encoding="utf-8") == made_of:
         return home
     shutil.rmtree(folder, ignore_errors=True)
     make_release(home, SMOKE_B_T4SA, formats=("parquet",))
-    copy = make_twitter_testing(folder / "copy", SMOKE_IMAGES).folder
+    copy = folder / "copy"
+    if lists is None:
+        make_twitter_testing(copy, SMOKE_IMAGES)
+    else:
+        draw_twitter_testing(copy, lists)
     command = ["prepare", copy, "--configs", "twitter-testing", "--out", home, "--formats", "parquet", "--workers", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "t4sa_data.cli", *map(str, command)],
@@ -105,8 +137,22 @@ def make_miniature(folder: Path) -> Path:
     )
     if done.returncode:
         sys.exit(f"t4sa prepare failed:\n{done.stderr}")
-    (folder / MADE).touch()
+    (folder / MADE).write_text(made_of, encoding="utf-8")
     return home
+
+
+def _fetched(options: argparse.Namespace, rows: list[str]) -> dict[str, Path]:
+    """Model folders of the authors' networks, by row."""
+    from examples.systems.fetching import bring
+
+    return bring(
+        options.pretrained,
+        rows,
+        archives=options.archives,
+        folder=options.out / "models",
+        allow_insecure_http=options.allow_insecure_http,
+        tell=lambda line: print(line, flush=True),
+    )
 
 
 def _device(options: argparse.Namespace) -> str:

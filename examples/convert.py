@@ -85,8 +85,7 @@ def system_of(filename: str) -> str | None:
     >>> system_of("vgg19_finetuned_fc6+.tar.gz"), system_of("hybrid_finetuned_all.pth"), system_of("mine.tar.gz")
     ('VGG-T4SA FT-F', 'Hybrid-T4SA FT-A', None)
     """
-    known = {package.filename: package.description.partition(",")[0] for package in catalog.PACKAGES.values()}
-    return known.get(filename) if known.get(filename) in {row.system for row in catalog.TABLE_1} else None
+    return next((package.system for package in catalog.PACKAGES.values() if package.filename == filename), None)
 
 
 def _present(name: str) -> Path:

@@ -1,7 +1,8 @@
 """Table 1's protocol: trained on B-T4SA, tested as it is, on the Twitter Testing Dataset and on B-T4SA's test split.
 
 A two-way system learns from B-T4SA's negative and positive pictures (neutral dropped) and has no three-way answer; the
-last column of its row says so. The catalog does not hold how the paper filled these cells [unknown].
+last column of its row says so, and what to bring for one. The catalog does not hold how the paper filled these cells
+[unknown].
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from t4sa_data.reading import open_release
 
 B_T4SA = ("b-t4sa", "b-t4sa-256")
 """The first that the release holds."""
-TWO_WAY_ONLY = "answers two ways only"
+TWO_WAY_ONLY = "answers two ways only; bring one of three classes: --init with RUN/best of {trainer}"
+TRAINERS = {"CNN": "examples/train.py --recipe you-cnn", "PCNN": "examples/systems/progressive.py"}
 Cells = dict[int | str, "Result | str"]
 """Level (5, 4, 3) or "b_t4sa" -> result, or why there is none."""
 
@@ -37,13 +39,18 @@ def cells(data: str | Path, module: Any, options: Options, *, seeds: list[int], 
         module: of the system; see `registry.module_of`.
         options: see there.
         seeds: of what is trained or drawn.
-        is_released: it is a network that is there already.
+        is_released: it is a network of three classes that is there already, `options.init`.
 
     Raises:
         Needs: the user must bring a file first.
+        WeightsMismatch: what was brought for CNN or PCNN is another network.
     """
     twitter = open_pictures(data)
     if is_released:
+        if options.system in TRAINERS and options.init is not None:
+            from examples.systems import you_cnn
+
+            you_cnn.brought(options.init)  # refuses another network
         found: Cells = _of_two_ways(twitter, [(0, _two_way(data, twitter, options))])
         found["b_t4sa"] = _three_way(data, lambda config: _answers(released.predictions(data, config, options)))
         return found
@@ -58,7 +65,10 @@ def cells(data: str | Path, module: Any, options: Options, *, seeds: list[int], 
         version = getattr(module, "VERSION", 1)
         done.append((seed, kept_prediction(module.fit_predict, both, train, test, own, version=version)))
     found = _of_two_ways(twitter, done)
-    found["b_t4sa"] = _three_way(data, lambda config: _guesses(data, config, seeds[0])) if is_chance else TWO_WAY_ONLY
+    if is_chance:
+        found["b_t4sa"] = _three_way(data, lambda config: _guesses(data, config, seeds[0]))
+    else:
+        found["b_t4sa"] = TWO_WAY_ONLY.format(trainer=TRAINERS[options.system])
     return found
 
 
@@ -90,12 +100,18 @@ def _guesses(data: str | Path, config: str, seed: int) -> tuple[list[str], Ints,
     return keys, label_of(truth), np.array([int(3 * chance.draw(key, seed)) for key in keys])
 
 
+def held_config(data: str | Path) -> str | None:
+    """Of `B_T4SA`, the first whose test split the release holds; None: neither."""
+    held = open_release(data).manifest.configs
+    return next((config for config in B_T4SA if config in held), None)
+
+
 def _three_way(data: str | Path, ask: Any) -> Result | str:
-    for config in B_T4SA:
-        if _holds(data, config):
-            keys, label, answer = ask(config)
-            return _plain(keys, label, answer)
-    return "needs: a release with b-t4sa"
+    config = held_config(data)
+    if config is None:
+        return "not run: a release with b-t4sa is needed"
+    keys, label, answer = ask(config)
+    return _plain(keys, label, answer)
 
 
 def _plain(keys: list[str], label: Ints, answer: Ints) -> Result:
@@ -123,7 +139,3 @@ def _weak(data: str | Path) -> Pictures:
         except (ConfigUnavailable, NoRows):
             continue
     raise Needs("no B-T4SA to train on", expected="a release with b-t4sa or b-t4sa-256", where=data)
-
-
-def _holds(data: str | Path, config: str) -> bool:
-    return config in open_release(data).manifest.configs

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from examples.errors import Needs
+from examples.evaluation.report import AGREEMENTS, COMPARABLE
 from examples.systems import as_is
 from examples.systems.data import LEVELS, Pictures, open_pictures
 from examples.systems.protocol import FOLDS, Folds, Options, Result, against, cross_validate
-from examples.systems.registry import System, module_of, systems_of
+from examples.systems.registry import MODERN, SINCE, System, module_of, systems_of
+from examples.systems.released import answers_three_ways
 from t4sa_data import catalog
 
 SUBSETS: dict[int | str, str] = {
@@ -24,8 +26,13 @@ AS_IS = "as is"
 SUBSTITUTE = "SUBSTITUTE of ours, not this system: clusters as concepts. "
 UNTRAINED = "small untrained network in place of "
 SMOKE = "SMOKE on drawn pictures, means nothing: "
+NUM_PUBLISHED = {
+    "b_t4sa": catalog.published_count("b-t4sa", "test") or 0,
+    **{cell: catalog.TWITTER_TESTING[name].total for cell, (name, _) in AGREEMENTS.items()},
+}
+"""Samples of each subset."""
 SMOKE_LEVELS = (5,)
-"""What --smoke runs of table 2."""
+"""What --smoke runs of table 2, unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +44,20 @@ class Cell:
     """five_agree, four_agree, three_agree, b_t4sa."""
     protocol: str
     """published, leak-free; "as is" in table 1."""
+    paper: float | None = None
+    """The published number, percent."""
+    is_recalled: bool = False
+    """Whether that was not re-read in its source."""
     result: Result | None
     how: str
     """How ours was made; without a number, what is missing."""
-
-    @property
-    def is_recalled(self) -> bool:
-        """Whether the paper's number was not re-read in its source."""
-        return catalog.paper_row(self.system.table, self.system.name).certainty == "recalled"
+    is_comparable: bool = False
+    """Whether ours is of the samples that the published number is of, in table 1."""
 
     @property
     def is_substitute(self) -> bool:
         """Whether ours is another system in its place."""
         return SUBSTITUTE in self.how or UNTRAINED in self.how
-
-    @property
-    def paper(self) -> float | None:
-        """The paper's number, percent."""
-        value: float | None = getattr(catalog.paper_row(self.system.table, self.system.name), self.subset)
-        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,9 @@ class Task:
     """Row -> what the user brings."""
     seeds: Sequence[int] = (0,)
     levels: Sequence[int] = LEVELS
+    """Columns of the table."""
+    run_levels: Sequence[int] = LEVELS
+    """Those that are run."""
     folds: Sequence[Folds] = FOLDS
     substitute: bool = False
     """Rows of scores without a file run the substitute."""
@@ -80,10 +85,10 @@ class Task:
 
 
 def table_cells(task: Task, tell: Callable[[str], None] = lambda _: None) -> list[Cell]:
-    """All cells, in the page's order."""
+    """All cells, in the page's order; after those of table 1, our row among the systems since."""
     data = open_pictures(task.data) if task.table == 2 else None
     found: list[Cell] = []
-    for system in systems_of(task.table):
+    for system in (*systems_of(task.table), *((MODERN,) if task.table == 1 else ())):
         if task.rows and system.name not in task.rows:
             found += [_empty(system, *place, "not asked for") for place in _places(system, task)]
             continue
@@ -113,8 +118,8 @@ def _row(system: System, data: Pictures | None, task: Task) -> Iterator[Cell]:
     for level in task.levels:
         for folds in task.folds:
             place = SUBSETS[level], folds
-            if options.smoke and level not in SMOKE_LEVELS:
-                yield _empty(system, *place, "smoke: five agree only")
+            if level not in task.run_levels:
+                yield _empty(system, *place, "not run: --smoke runs five agree unless told --levels")
                 continue
             try:
                 result = cross_validate(
@@ -130,21 +135,26 @@ def _row(system: System, data: Pictures | None, task: Task) -> Iterator[Cell]:
                 yield _empty(system, *place, _missing(system, error))
                 continue
             words = f"{how}; {_spread(result)}{_not_upc(data, level, folds)}"
-            yield Cell(system=system, subset=place[0], protocol=folds, result=result, how=words)
+            yield _cell(system, *place, result, words)
 
 
 def _as_is(system: System, module: object, options: Options, task: Task, how: str) -> Iterator[Cell]:
     try:
-        is_released = system.module == "released"
-        made = as_is.cells(task.data, module, options, seeds=list(task.seeds), is_released=is_released)
+        is_there = system.module == "released" or (options.init is not None and answers_three_ways(options.init))
+        made = as_is.cells(task.data, module, options, seeds=list(task.seeds), is_released=is_there)
     except Needs as error:
         yield from (_empty(system, *place, _missing(system, error)) for place in _places(system, task))
         return
+    config = as_is.held_config(task.data)
     for name, subset in SUBSETS.items():
         value = made[name]
-        result = value if isinstance(value, Result) else None
-        words = how if result is not None else str(value)
-        yield Cell(system=system, subset=subset, protocol=AS_IS, result=result, how=words)
+        if not isinstance(value, Result):
+            yield _empty(system, subset, AS_IS, str(value))
+            continue
+        is_small = name == "b_t4sa" and config != "b-t4sa"
+        cell = _cell(system, subset, AS_IS, value, f"{how}; on {config}" if is_small else how)
+        comparable = not (options.smoke or is_small) and COMPARABLE * NUM_PUBLISHED[subset] <= value.n
+        yield replace(cell, is_comparable=comparable)
 
 
 def _how(system: System, module: str, options: Options, task: Task) -> str:
@@ -160,6 +170,8 @@ def _how(system: System, module: str, options: Options, task: Task) -> str:
         return smoke + SUBSTITUTE + f"Needs {system.needs} (--init)"
     if module == "scores" and options.init is not None:
         return f"{smoke}linear head over the scores in {options.init.name}"
+    if module in ("you_cnn", "progressive") and options.init is not None:
+        return f"{smoke}re-implementation, begun with {options.init.parent.name}/{options.init.name}"
     if options.smoke and options.init is None and module in ("finetune", "released"):
         return f"{smoke}{UNTRAINED}{system.needs} (--init)"
     return smoke + system.training
@@ -168,11 +180,28 @@ def _how(system: System, module: str, options: Options, task: Task) -> str:
 def _missing(system: System, error: Needs) -> str:
     """Why a cell is empty, and which file the user must bring."""
     bring = f'; bring {system.needs}: --init "{system.name}=PATH"' if system.needs else ""
-    return f"not run: {error}{bring}"
+    fetched = ", or have it fetched: --pretrained released" if "T4SA" in system.name else ""
+    return f"not run: {error}{bring}{fetched}"
 
 
 def _empty(system: System, subset: str, protocol: str, why: str) -> Cell:
-    return Cell(system=system, subset=subset, protocol=protocol, result=None, how=why)
+    return _cell(system, subset, protocol, None, why)
+
+
+def _cell(system: System, subset: str, protocol: str, result: Result | None, how: str) -> Cell:
+    """A cell of the page's tables, with the paper's number; our row among the systems since has none."""
+    if system.block == SINCE:
+        return Cell(system=system, subset=subset, protocol=protocol, result=result, how=how)
+    row = catalog.paper_row(system.table, system.name)
+    return Cell(
+        system=system,
+        subset=subset,
+        protocol=protocol,
+        paper=getattr(row, subset),
+        is_recalled=row.certainty == "recalled",
+        result=result,
+        how=how,
+    )
 
 
 def _spread(result: Result) -> str:

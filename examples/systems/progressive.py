@@ -44,6 +44,7 @@ from examples.systems.fitting import few, place_of, probabilities
 from examples.systems.protocol import Options
 from t4sa_data.errors import BadOption, T4SAError
 from t4sa_data.files import write_bytes, write_json
+from t4sa_data.reading import open_release
 
 VERSION = 1
 """Bumped by hand when equal inputs give other predictions."""
@@ -228,7 +229,8 @@ def select(
 
     if not (model / JSON_NAME).is_file():
         raise Needs("the network of round 1", expected="RUN/best of examples/train.py", where=model)
-    about = {"model": read_json(model)["files"], "data": data, "config": config, "seed": seed}
+    content = open_release(data).manifest.content_digest
+    about = {"model": read_json(model)["files"], "content_digest": content, "config": config, "seed": seed}
     if (out / KEPT).is_file() and (out / SELECTION).is_file():
         import json
 

@@ -27,6 +27,8 @@ FOLDS: tuple[Folds, ...] = ("published", "leak-free")
 NUM_FOLDS = 5
 FOLD_SEED = 2017
 """Of the leak-free folds: the same for every system and seed."""
+MODEL_JSON = "model.json"
+"""Of a model folder; `examples.models.folder` needs torch."""
 VERSION = 1
 """Bumped by hand when equal inputs give other predictions."""
 
@@ -222,13 +224,16 @@ def against(one: Result, other: Result) -> tuple[int, int, float]:
 
 
 def digest_of(path: Path | None) -> str | None:
-    """sha256 of a file, or of a folder's names and files; None of nothing.
+    """sha256 of a file, of a model folder's model.json (it has those of its files), or of a folder's names and files;
+    None of nothing.
 
     Raises:
         Needs: it is not there.
     """
     if path is None:
         return None
+    if (path / MODEL_JSON).is_file():  # whoever loads the files checks them against it
+        return sha256_file(path / MODEL_JSON)
     if path.is_file():
         return sha256_file(path)
     if not path.is_dir():

@@ -1,19 +1,23 @@
-"""Hybrid-T4SA and VGG-T4SA of table 1: the authors' released networks as they are, no training. [published]
+"""Networks that are there, as they are: Hybrid-T4SA and VGG-T4SA of table 1, released by the authors. [published]
 
-Three classes; two ways by dropping neutral, then argmax (`catalog.PROTOCOL`). The user imports an archive with
-`examples/convert.py` and names its folder: `--init "VGG-T4SA FT-A=FOLDER"`. With `--smoke` and no folder, an untrained
-small network takes the same path; its number is that of guessing.
+Three classes; two ways by dropping neutral, then argmax (`catalog.PROTOCOL`). `--pretrained released` fetches and
+converts the archives (`fetching`); or the user imports one with `examples/convert.py` and names its folder: `--init
+"VGG-T4SA FT-A=FOLDER"`. A re-implementation of CNN or PCNN that was trained on three classes goes the same way, and so
+does our row among the systems since. With `--smoke` and no folder, an untrained small network does; its number is that
+of guessing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
 
 from examples.errors import Needs
-from examples.systems.protocol import VERSION, Options, digest_of
+from examples.systems.protocol import MODEL_JSON, VERSION, Options, digest_of
+from t4sa_data.catalog import CLASSES
 from t4sa_data.reading import open_release
 
 
@@ -45,6 +49,12 @@ def predictions(data: str | Path, config: str, options: Options) -> pa.Table:
     return found
 
 
+def answers_three_ways(folder: Path) -> bool:
+    """Whether a model folder's network has T4SA's three classes."""
+    path = folder / MODEL_JSON
+    return path.is_file() and sorted(json.loads(path.read_text(encoding="utf-8"))["classes"]) == sorted(CLASSES)
+
+
 def _untrained(folder: Path) -> Path:
     """A folder of the small network, weights as drawn."""
     import torch
@@ -52,7 +62,7 @@ def _untrained(folder: Path) -> Path:
     from examples.models import build, default_input
     from examples.models.folder import Model, save_model
 
-    if not (folder / "model.json").is_file():
+    if not (folder / MODEL_JSON).is_file():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = build("smoke")

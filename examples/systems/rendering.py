@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from examples.evaluation.figures import INK, LINE, OTHERS, OURS, PALE, PAPER, WARM, _figure
+from examples.systems.beside import others_lines, published_since, since_lines
 from examples.systems.cells import AS_IS, SMOKE, Cell
-from examples.systems.registry import LEVEL_OF
+from examples.systems.registry import LEVEL_OF, SINCE
 from t4sa_data import catalog
 from t4sa_data.files import write_bytes
 
@@ -35,6 +36,7 @@ COLUMNS = (
 SHORT = {"five_agree": "5 agree", "four_agree": ">= 4", "three_agree": ">= 3", "b_t4sa": "B-T4SA test"}
 UNKNOWN = "?"
 NONE = "-"
+HOW = "## How ours was made, or why there is none"
 LEAST = 40
 """Percent at which the plot's axis begins, where nothing is lower."""
 RECALLED, STAND_IN = "†", "s"
@@ -45,11 +47,18 @@ TITLES = {
 
 
 def write_all(out: Path, cells: Sequence[Cell]) -> None:
-    """`table.md`, `table.csv`, `table.tex`, `table.png` in a folder."""
+    """`table.md`, `table.csv`, `table.tex`, `table.png` in a folder. The systems since stand in all but `table.csv`:
+    that has the page's rows and no others, theirs is `since.csv`."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("md", markdown(cells)), ("csv", as_csv(cells)), ("tex", latex(cells))):
-        write_bytes(out / f"table.{name}", text.encode())
-    plot(cells, out / "table.png")
+    page = [cell for cell in cells if cell.system.block != SINCE]
+    ours = [cell for cell in cells if cell.system.block == SINCE]
+    since = [*published_since(), *ours] if page[0].system.table == 1 else []
+    written = {"table.md": markdown(page, since), "table.csv": as_csv(page), "table.tex": latex([*page, *since])}
+    if since:
+        written["since.csv"] = as_csv(since)
+    for name, text in written.items():
+        write_bytes(out / name, text.encode())
+    plot([*page, *since], out / "table.png")
 
 
 def title_of(cells: Sequence[Cell]) -> str:
@@ -74,8 +83,13 @@ def as_csv(cells: Sequence[Cell]) -> str:
     return buffer.getvalue()
 
 
-def markdown(cells: Sequence[Cell]) -> str:
-    """The table as the page has it, blocks and legend, and below it how each number was made."""
+def markdown(cells: Sequence[Cell], since: Sequence[Cell] = ()) -> str:
+    """The table as the page has it, blocks and legend; below it what others measured, and how each number was made.
+
+    Args:
+        cells: of the page's rows.
+        since: of the systems since.
+    """
     head = ["system", "kind"]
     columns = _columns(cells)
     for subset, protocol in columns:
@@ -102,7 +116,9 @@ def markdown(cells: Sequence[Cell]) -> str:
         "",
         "Kinds: " + "; ".join(f"{LEVEL_OF[k]}: {v}" for k, v in catalog.LEGEND.items() if LEVEL_OF[k] in levels),
     ]
-    lines += ["", "## How ours was made, or why there is none", ""]
+    if since:
+        lines += ["", *others_lines(cells), *since_lines(since)[:-1]]
+    lines += ["", HOW, ""]
     for _, rows in _blocks(cells):
         lines += [f"- {line}" for own in rows for line in _how(own)]
     return "\n".join(lines) + "\n"
@@ -163,7 +179,7 @@ def _panel(axes: Any, rows: Sequence[Sequence[Cell]], subset: str, colours: Any,
             axes.plot(
                 [inside[0].paper], [place], marker="D", color=PAPER, markerfacecolor=face, markersize=4.5, zorder=5
             )
-        if inside and all(cell.result is None for cell in inside):
+        if inside and all(cell.result is None for cell in inside) and own[0].system.module:
             where = {"va": "center", "ha": "right", "transform": axes.get_yaxis_transform()}
             axes.text(0.985, place, "not run", color=OTHERS, size=8, backgroundcolor="white", **where)
     for place, (own, after) in enumerate(pairwise(rows)):
@@ -184,9 +200,9 @@ def _legend(colours: Any, cells: Sequence[Cell]) -> list[Any]:
     names = {AS_IS: "ours", "published": "ours, published folds", "leak-free": "ours, leak-free folds"}
     made = [Line2D([], [], color=colour, marker="o", label=names[one]) for one, colour in colours.items()]
     paper = {"color": PAPER, "marker": "D", "linestyle": "", "markersize": 4.5}
-    made.append(Line2D([], [], label="paper", **paper))
+    made.append(Line2D([], [], label="published", **paper))
     if any(cell.is_recalled and cell.paper is not None for cell in cells):
-        made.append(Line2D([], [], label="paper, recalled", markerfacecolor="white", **paper))
+        made.append(Line2D([], [], label="published, recalled", markerfacecolor="white", **paper))
     if any(cell.is_substitute for cell in cells):
         hollow = {"color": OURS, "marker": "o", "markerfacecolor": "white", "markersize": 5}
         made.append(Line2D([], [], label="a substitute, not this system", **hollow))

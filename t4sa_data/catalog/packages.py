@@ -39,10 +39,13 @@ class Package:
     """Rows of a table without its header, or images of an archive; None: not published exactly."""
     source: str = PAGE
     """Where name and size stand."""
+    system: str | None = None
+    """Row of table 1 whose network it is; None: no network."""
 
 
-def _model(name: str, stem: str, num_bytes: int, words: str) -> tuple[Package, Package]:
+def _model(name: str, stem: str, num_bytes: int, system: str, layers: str) -> tuple[Package, Package]:
     """The DIGITS archive of a model and its PyTorch conversion."""
+    words = f"{system}, {layers} fine-tuned"
     caffe = Package(
         name=name,
         filename=f"{stem}.tar.gz",
@@ -52,6 +55,7 @@ def _model(name: str, stem: str, num_bytes: int, words: str) -> tuple[Package, P
         needs_credentials=None,
         description=f"{words}: NVIDIA DIGITS archive with the Caffe model.",
         members=("deploy.prototxt", "mean.binaryproto", "snapshot_iter_*.caffemodel"),
+        system=system,
     )
     torch = Package(
         name=f"pytorch-{name}",
@@ -62,6 +66,7 @@ def _model(name: str, stem: str, num_bytes: int, words: str) -> tuple[Package, P
         needs_credentials=False,
         description=f"{words}: the authors' conversion, a NumPy pickle and no torch checkpoint: unpickle restricted.",
         source=CONVERTED,
+        system=system,
     )
     return caffe, torch
 
@@ -99,10 +104,10 @@ _DATA = (
     ),
 )
 _MODELS = (
-    _model("hybrid-ft-a", "hybrid_finetuned_all", 210_900_000, "Hybrid-T4SA FT-A, all layers fine-tuned"),
-    _model("hybrid-ft-f", "hybrid_finetuned_fc6+", 210_900_000, "Hybrid-T4SA FT-F, fc layers fine-tuned"),
-    _model("vgg19-ft-a", "vgg19_finetuned_all", 518_200_000, "VGG-T4SA FT-A, all layers fine-tuned"),
-    _model("vgg19-ft-f", "vgg19_finetuned_fc6+", 518_200_000, "VGG-T4SA FT-F, fc layers fine-tuned"),
+    _model("hybrid-ft-a", "hybrid_finetuned_all", 210_900_000, "Hybrid-T4SA FT-A", "all layers"),
+    _model("hybrid-ft-f", "hybrid_finetuned_fc6+", 210_900_000, "Hybrid-T4SA FT-F", "fc layers"),
+    _model("vgg19-ft-a", "vgg19_finetuned_all", 518_200_000, "VGG-T4SA FT-A", "all layers"),
+    _model("vgg19-ft-f", "vgg19_finetuned_fc6+", 518_200_000, "VGG-T4SA FT-F", "fc layers"),
 )
 
 MODELS = tuple(caffe.name for caffe, _ in _MODELS)

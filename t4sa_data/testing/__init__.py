@@ -8,7 +8,7 @@ from t4sa_data.testing.faults import Fault, Report
 from t4sa_data.testing.raw_tweets import RawTweets, make_raw_tweets
 from t4sa_data.testing.releases import make_release
 from t4sa_data.testing.resume import assert_resume_exact
-from t4sa_data.testing.twitter_testing import TwitterTesting, make_twitter_testing
+from t4sa_data.testing.twitter_testing import TwitterTesting, draw_twitter_testing, make_twitter_testing
 
 __all__ = [
     "Fault",
@@ -18,6 +18,7 @@ __all__ = [
     "TwitterTesting",
     "assert_resume_exact",
     "check_release",
+    "draw_twitter_testing",
     "make_official_archive",
     "make_raw_tweets",
     "make_release",

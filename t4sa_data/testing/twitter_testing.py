@@ -1,13 +1,16 @@
-"""The Twitter Testing Dataset in miniature: the names, layouts and quirks of the real one, with drawn pictures."""
+"""The Twitter Testing Dataset with drawn pictures: in miniature, with the names, layouts and quirks of the real one; or
+whole, from the real label lists."""
 
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from t4sa_data.errors import InputMissing
 from t4sa_data.miniature import draw
 
 AGREEMENTS = {"five": 5, "four": 4, "three": 3}
@@ -90,6 +93,47 @@ def make_twitter_testing(
     )
     _write(made, layout, rng if with_folds else None)
     return made
+
+
+def draw_twitter_testing(folder: Path | str, lists: Path | str, *, seed: int = 0) -> Path:
+    """The Twitter Testing Dataset as its real label lists name it, with drawn pictures in place of the real ones.
+
+    Labels, agreement, tweets, media keys, twins and the published folds are the real ones; a picture's face follows the
+    label that the first tweet of its media key has, so that the twins with opposite labels are one picture.
+
+    Args:
+        folder: is made, in the layout `amt`.
+        lists: folder of `twitter_five_agrees.txt`, `twitter_four_agrees.txt`, `twitter_three_agrees.txt`, and, where
+            you have them, UPC's folds (`upc_folds/` or beside the lists: `five_agrees/test1/test.txt`, ...).
+        seed: another seed, other pictures.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        InputMissing: a label list is not there.
+    """
+    folder, lists = Path(folder), Path(lists)
+    pictures, truth = folder / "Agg_AMT_Candidates", folder / "ground_truth"
+    for one in (pictures, truth):
+        one.mkdir(parents=True, exist_ok=True)
+    for word in AGREEMENTS:
+        path = lists / f"twitter_{word}_agrees.txt"
+        if not path.is_file():
+            raise InputMissing("no such label list", where=path)
+        shutil.copyfile(path, truth / path.name)
+        for place in (lists / "upc_folds", lists):
+            if (place / f"{word}_agrees").is_dir():
+                shutil.copytree(place / f"{word}_agrees", truth / f"{word}_agrees", dirs_exist_ok=True)
+                break
+    rng, drawn = random.Random(seed), dict[str, bytes]()
+    for line in (lists / "twitter_three_agrees.txt").read_text(encoding="utf-8").splitlines():
+        name, label = line.split()
+        media = name.split("_", 2)[2]
+        if media not in drawn:
+            drawn[media] = draw(2 * int(label), rng)
+        (pictures / name).write_bytes(drawn[media])
+    return folder
 
 
 def _write(made: TwitterTesting, layout: str, rng: random.Random | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,14 @@ from examples.systems import cells as making
 from examples.systems import registry
 from examples.systems.beside import published_since
 from examples.systems.data import open_pictures
+from examples.systems.protocol import FOLDS, fold_rows
 from examples.systems.rendering import COLUMNS
+from t4sa_data import catalog
 from t4sa_data.catalog import TABLES
-from t4sa_data.errors import BadOption
+from t4sa_data.errors import BadOption, InputMissing
+from t4sa_data.testing import draw_twitter_testing
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "twitter_testing"
 
 
 @pytest.fixture(scope="module")
@@ -174,15 +180,70 @@ def test_what_cannot_be_meant_is_refused(words: list[str], said: str, tmp_path: 
         benchmark_table.main(["--table", "2", "--data", "nowhere", "--out", str(tmp_path), *words])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [1, 2])
-def test_smoke_gives_every_row_a_number_or_names_the_file(number: int, tmp_path: Path) -> None:
-    benchmark_table.main(["--table", str(number), "--smoke", "--out", str(tmp_path)])
-    rows = check_files(tmp_path, number)
+def check_smoke(out: Path, number: int, names: Sequence[str]) -> list[dict[str, str]]:
+    """Every row that was asked for has a number of real code, or names the file to bring."""
+    rows = check_files(out, number)
     for system in registry.systems_of(number):
         own = [row for row in rows if row["system"] == system.name]
         ran = [row for row in own if row["ours"]]
+        if system.name not in names:
+            assert {row["how"] for row in own} == {"not asked for"}
+            continue
         assert ran or all("not run: " in row["how"] for row in own)
         assert all(row["how"].startswith("SMOKE") for row in ran)
         assert ran or system.level == "deep"
-    assert (tmp_path / "table.md").read_text().startswith("# SMOKE")
+    assert (out / "table.md").read_text().startswith("# SMOKE")
+    return rows
+
+
+def test_smoke_of_a_row_of_each_kind(tmp_path: Path) -> None:
+    for number, names in (
+        (1, ["Random", "CNN", "VGG-T4SA FT-A"]),
+        (2, ["GCH", "LCH+BoW", "SentiBank", "PCNN", "AlexNet"]),
+    ):
+        benchmark_table.main(["--table", str(number), "--smoke", "--out", str(tmp_path), "--rows", *names])
+        check_smoke(tmp_path, number, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_smoke_gives_every_row_a_number_or_names_the_file(number: int, tmp_path: Path) -> None:
+    lists = ["--lists", str(REAL)] if REAL.is_dir() else []
+    benchmark_table.main(["--table", str(number), "--smoke", "--out", str(tmp_path), *lists])
+    check_smoke(tmp_path, number, [row.system for row in TABLES[number]])
+
+
+def test_the_real_lists_and_folds(tmp_path: Path) -> None:
+    if not REAL.is_dir():
+        pytest.skip("../shared/data/twitter_testing is not here")
+    asked = ["--table", "2", "--smoke", "--lists", str(REAL), "--rows", "GCH", "--levels", "5", "4", "3"]
+    benchmark_table.main([*asked, "--out", str(tmp_path)])
+    rows = [row for row in check_files(tmp_path, 2) if row["system"] == "GCH"]
+    found = {(row["subset"], row["protocol"]): int(row["n"]) for row in rows}
+    for level, name in ((5, "five"), (4, "four"), (3, "three")):
+        published = catalog.TWITTER_TESTING[name]
+        assert found[making.SUBSETS[level], "published"] == published.fold_images
+        assert found[making.SUBSETS[level], "leak-free"] == published.total
+    assert not any("not UPC's" in row["how"] for row in rows)
+    data = open_pictures(tmp_path / "smoke" / "home")
+    torn = {}
+    for level, name in ((5, "five"), (4, "four"), (3, "three")):
+        for folds in FOLDS:
+            of = {row: k for k, (_, test) in enumerate(fold_rows(data, level, folds)) for row in test.tolist()}
+            assert len(of) == found[making.SUBSETS[level], folds], "no image is in two folds"
+            twins: dict[int, set[int]] = {}
+            for row, fold in of.items():
+                twins.setdefault(int(data.group[row]), set()).add(fold)
+            torn[name, folds] = sum(len(inside) > 1 for inside in twins.values())
+    assert all(torn[name, "leak-free"] == 0 for name in ("five", "four", "three"))
+    for name in ("five", "four", "three"):  # one tweet has two pictures, which are a group, too
+        twins_apart = catalog.TWITTER_TESTING[name].split_twins
+        assert torn[name, "published"] in (twins_apart, twins_apart + 1)
+    for line in (REAL / "upc_folds" / "five_agrees" / "test2" / "test.txt").read_text().splitlines():
+        tweet = line.split("_")[1]
+        assert any(data.folds[5][row] == 2 for row, key in enumerate(data.keys) if key.startswith(f"{tweet}-"))
+
+
+def test_lists_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="no such label list"):
+        draw_twitter_testing(tmp_path / "copy", tmp_path)

@@ -56,6 +56,8 @@ def write_all(out: Path, cells: Sequence[Cell]) -> None:
     written = {"table.md": markdown(page, since), "table.csv": as_csv(page), "table.tex": latex([*page, *since])}
     if since:
         written["since.csv"] = as_csv(since)
+    else:
+        (out / "since.csv").unlink(missing_ok=True)  # of another table that was made here
     for name, text in written.items():
         write_bytes(out / name, text.encode())
     plot([*page, *since], out / "table.png")

@@ -69,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--against", metavar="ROW", help="McNemar's test of each row against this one")
     made.add_argument("--levels", nargs="+", type=int, choices=LEVELS, help="of table 2; default: all, --smoke: 5")
     made.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS), help="of table 2; default: both")
+    made.add_argument(
+        "--crops", choices=("one", "ten"), default="one", help="of testing, networks that are trained here"
+    )
     made.add_argument("--substitute", action="store_true", help="rows of scores without a file: run our substitute")
     made.add_argument("--device", default="auto", help="auto, cuda, mps, cpu")
     return made
@@ -94,7 +97,7 @@ def main(argv: list[str] | None = None) -> list[Cell]:
     task = Task(
         table=options.table,
         data=data,
-        options=Options(smoke=options.smoke, device=_device(options), work=options.out / "work"),
+        options=Options(smoke=options.smoke, device=_device(options), crops=options.crops, work=options.out / "work"),
         rows=rows,
         init=init,
         seeds=range(options.seeds),

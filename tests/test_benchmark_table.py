@@ -205,6 +205,21 @@ def test_smoke_of_a_row_of_each_kind(tmp_path: Path) -> None:
         check_smoke(tmp_path, number, names)
 
 
+def test_ten_crops_are_another_number_with_its_own_file(miniature: Path, tmp_path: Path) -> None:
+    from examples.systems import finetune
+    from examples.systems.protocol import Options, kept_prediction
+
+    data = open_pictures(miniature)
+    train, test = np.arange(40), np.arange(40, 50)
+    made = []
+    for crops in ("one", "ten", "ten"):
+        options = Options(smoke=True, work=tmp_path, system="AlexNet", crops=crops)  # type: ignore[arg-type]
+        made.append(kept_prediction(finetune.fit_predict, data, train, test, options))
+    assert len(list((tmp_path / "predictions").iterdir())) == 2
+    assert not np.array_equal(made[0], made[1])
+    assert np.array_equal(made[1], made[2])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_smoke_gives_every_row_a_number_or_names_the_file(number: int, tmp_path: Path) -> None:

@@ -174,7 +174,9 @@ def _how(system: System, module: str, options: Options, task: Task) -> str:
         return f"{smoke}re-implementation, begun with {options.init.parent.name}/{options.init.name}"
     if options.smoke and options.init is None and module in ("finetune", "released"):
         return f"{smoke}{UNTRAINED}{system.needs} (--init)"
-    return smoke + system.training
+    return (
+        smoke + system.training + (", tested by ten crops" if options.crops == "ten" and system.level == "deep" else "")
+    )
 
 
 def _missing(system: System, error: Needs) -> str:

@@ -18,7 +18,7 @@ in testing or ten (published: their script; which of their numbers has which is 
 decay 5e-4 and ten times the rate for the new last layer are Caffe's custom (inferred).
 T4SA's: those of `examples/training/config.py` (32 x 2 pictures, 1e-3, 15 epochs, 33 %), the paper's for B-T4SA; whether
 it changed them for these folds is unknown. Mirrors: DIGITS' and Caffe's default (inferred).
-All rows are tested by one crop; `fit_predict(..., crops="ten")` has the other.
+All rows are tested by one crop, or all by ten (`--crops ten`).
 
 Initial weights, `options.init`: a model folder, as `examples/convert.py` makes it of Caffe's files: the network is then
 the one in its deploy.prototxt, fed as the folder says. Or a file of weights for the row's network (caffemodel, DIGITS
@@ -43,7 +43,6 @@ from examples.systems.fitting import (
     CLASSES_2,
     SMOKE,
     SMOKE_INPUT,
-    Crops,
     few,
     learn,
     place_of,
@@ -108,7 +107,7 @@ ROWS: dict[str, Row] = {
 }
 
 
-def fit_predict(data: Pictures, train: Ints, test: Ints, options: Options, *, crops: Crops = "one") -> Floats:
+def fit_predict(data: Pictures, train: Ints, test: Ints, options: Options) -> Floats:
     """See `protocol.FitPredict`.
 
     Args:
@@ -116,7 +115,6 @@ def fit_predict(data: Pictures, train: Ints, test: Ints, options: Options, *, cr
         train: rows to learn from.
         test: rows to answer for.
         options: `system` is one of `ROWS`.
-        crops: of testing.
 
     Raises:
         Needs: the initial weights are not there.
@@ -134,7 +132,7 @@ def fit_predict(data: Pictures, train: Ints, test: Ints, options: Options, *, cr
     if options.smoke:
         train = few(train, options.seed)
     learn(model, data, train, data.label[train], settings, where)
-    return positive(probabilities(model, data, test, where, crops=crops), CLASSES_2)
+    return positive(probabilities(model, data, test, where, crops=options.crops), CLASSES_2)
 
 
 def starting_model(system: str, init: Path | None, *, smoke: bool = False) -> Model:

@@ -14,11 +14,11 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from examples.errors import TrainingDiverged
 from examples.models import head_of
@@ -28,6 +28,7 @@ from examples.models.graph import Net
 from examples.models.inputs import Input, Prepare
 from examples.models.parts import HEAD_FILLER
 from examples.systems.data import Floats, Ints, Pictures
+from examples.systems.protocol import Crops
 from examples.training.checkpoint import dropout_seed
 from examples.training.config import Config
 from examples.training.machine import Machine, choose_amp, choose_device
@@ -36,7 +37,6 @@ from t4sa_data import plan
 from t4sa_data.streaming.images import Augment, Geometry, crop_and_flip, crop_and_flip_of, draw, fit
 from t4sa_data.streaming.options import parse_workers
 
-Crops = Literal["one", "ten"]
 CLASSES_2 = ("negative", "positive")
 SMOKE = Config(batch_size=12, accumulate=1, epochs=1, learning_rate=2e-3, resize_px=72, head_lr_mult=10.0)
 SMOKE_INPUT = Input(side_px=64, resize_px=72, view="center")
@@ -193,7 +193,8 @@ def learn(model: Model, data: Pictures, rows: Ints, label: Ints, config: Config,
     is_finite = torch.ones((), dtype=torch.bool, device=where.device)
     target_N = torch.from_numpy(np.asarray(label, dtype=np.int64))
     network.train()
-    for step, visit in enumerate(visits(len(rows), config)):
+    steps = tqdm(visits(len(rows), config), total=total, desc="training", unit="step", leave=False, disable=None)
+    for step, visit in enumerate(steps):
         set_rate(optimizer, learning_rate(step, config, total), keep_velocity=config.caffe_momentum)
         crop, flip = crop_and_flip_of(cut, _draws(cut, visit, config.seed))
         for number in range(config.accumulate):

@@ -23,6 +23,7 @@ from examples.systems.data import Floats, Ints, Pictures
 from t4sa_data.files import sha256_file, write_json
 
 Folds = Literal["published", "leak-free"]
+Crops = Literal["one", "ten"]
 FOLDS: tuple[Folds, ...] = ("published", "leak-free")
 NUM_FOLDS = 5
 FOLD_SEED = 2017
@@ -45,6 +46,8 @@ class Options:
     """Folder for what may be kept between folds: features, checkpoints."""
     init: Path | None = None
     """What the user brings: a model folder, a table of scores."""
+    crops: Crops = "one"
+    """Of testing, deep rows: one in the middle, or ten."""
     system: str = ""
     """The row, as the catalog names it: one module may serve several."""
 
@@ -176,7 +179,7 @@ def kept_prediction(
         "seed": options.seed,
         "smoke": options.smoke,
         "init": digest_of(options.init),
-    }
+    } | ({} if options.crops == "one" else {"crops": options.crops})
     fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = options.work / "predictions" / f"{fingerprint[:24]}.json"
     if path.is_file():

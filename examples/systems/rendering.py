@@ -100,7 +100,8 @@ def markdown(cells: Sequence[Cell], since: Sequence[Cell] = ()) -> str:
         f"# {title_of(cells)}",
         "",
         "Accuracy, %: the paper's / ours (95 % interval). "
-        f"{UNKNOWN}: the paper's number is not in the catalog. {RECALLED}: recalled, not re-read in its source. "
+        f"{UNKNOWN}: the paper's number was not found in any source at hand. "
+        f"{RECALLED}: recalled, not re-read in its source. "
         f"{NONE}: not run, see below. {STAND_IN}: a substitute of ours, not this system.",
         "",
         "| " + " | ".join(head) + " |",
@@ -163,7 +164,7 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
 
 
 def _panel(axes: Any, rows: Sequence[Sequence[Cell]], subset: str, colours: Any, shift: Any) -> None:
-    floor, least = None, LEAST
+    floor, least = None, float(LEAST)
     for place, own in enumerate(rows):
         inside = [cell for cell in own if cell.subset == subset]
         for cell in inside:
@@ -201,12 +202,12 @@ def _legend(colours: Any, cells: Sequence[Cell]) -> list[Any]:
 
     names = {AS_IS: "ours", "published": "ours, published folds", "leak-free": "ours, leak-free folds"}
     made = [Line2D([], [], color=colour, marker="o", label=names[one]) for one, colour in colours.items()]
-    paper = {"color": PAPER, "marker": "D", "linestyle": "", "markersize": 4.5}
+    paper: dict[str, Any] = {"color": PAPER, "marker": "D", "linestyle": "", "markersize": 4.5}
     made.append(Line2D([], [], label="published", **paper))
     if any(cell.is_recalled and cell.paper is not None for cell in cells):
         made.append(Line2D([], [], label="published, recalled", markerfacecolor="white", **paper))
     if any(cell.is_substitute for cell in cells):
-        hollow = {"color": OURS, "marker": "o", "markerfacecolor": "white", "markersize": 5}
+        hollow: dict[str, Any] = {"color": OURS, "marker": "o", "markerfacecolor": "white", "markersize": 5}
         made.append(Line2D([], [], label="a substitute, not this system", **hollow))
     return [*made, Line2D([], [], color=PALE, linestyle="--", linewidth=1, label="larger class")]
 

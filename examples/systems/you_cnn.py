@@ -127,7 +127,7 @@ def finetuned(model: Model, data: Pictures, train: Ints, options: Options) -> Mo
 
 def answers(model: Model, data: Pictures, rows: Ints, options: Options) -> Floats:
     """Probability of positive, shape (n,)."""
-    table = probabilities(model, data, rows, place_of(options.device))
+    table = probabilities(model, data, rows, place_of(options.device), crops=options.crops)
     return positive(table, model.classes)
 
 

@@ -23,6 +23,7 @@ from examples.systems.protocol import Options
 from examples.systems.registry import MODERN
 from t4sa_data import catalog
 from t4sa_data.errors import BadOption, WrongContent
+from t4sa_data.testing import make_release
 from tests.site_double import OfficialSite
 
 ROWS = tuple(row.system for row in catalog.TABLE_1 if "T4SA" in row.system)
@@ -203,6 +204,18 @@ def test_a_three_way_cnn_fills_the_last_column(data: Path, tmp_path: Path) -> No
     assert row["how"] == "re-implementation, begun with runs/best"
     with pytest.raises(WeightsMismatch, match="another network"):
         run(data, tmp_path / "out", "--rows", "CNN", "--init", f"CNN={other}")
+
+
+def test_without_the_twitter_testing_dataset_its_columns_say_so(tmp_path: Path) -> None:
+    make_release(tmp_path / "home", 60, formats=("parquet",))
+    save_model(tmp_path / "best", network(9))
+    asked = ("--rows", "Random", "CNN", "VGG-T4SA FT-A", "--init", f"VGG-T4SA FT-A={tmp_path / 'best'}")
+    run(tmp_path / "home", tmp_path, *asked)
+    rows = {(row["system"], row["subset"]): row for row in rows_of(tmp_path / "table.csv")}
+    for system in ("Random", "VGG-T4SA FT-A"):
+        assert rows[system, "b_t4sa"]["ours"]
+        assert "twitter-testing is needed" in rows[system, "five_agree"]["how"]
+    assert not any(rows["CNN", cell]["ours"] for cell in ("five_agree", "b_t4sa"))
 
 
 def test_systems_since_stand_below_with_ours(data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ last column of its row says so, and what to bring for one. The catalog does not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from t4sa_data.reading import open_release
 
 B_T4SA = ("b-t4sa", "b-t4sa-256")
 """The first that the release holds."""
+NO_TWITTER = "not run: a release with twitter-testing is needed, see docs/how-to/twitter-testing.md"
 TWO_WAY_ONLY = "answers two ways only; bring one of three classes: --init with RUN/best of {trainer}"
 TRAINERS = {"CNN": "examples/train.py --recipe you-cnn", "PCNN": "examples/systems/progressive.py"}
 Cells = dict[int | str, "Result | str"]
@@ -45,26 +46,17 @@ def cells(data: str | Path, module: Any, options: Options, *, seeds: list[int], 
         Needs: the user must bring a file first.
         WeightsMismatch: what was brought for CNN or PCNN is another network.
     """
-    twitter = open_pictures(data)
+    twitter = _twitter(data)
     if is_released:
         if options.system in TRAINERS and options.init is not None:
             from examples.systems import you_cnn
 
             you_cnn.brought(options.init)  # refuses another network
-        found: Cells = _of_two_ways(twitter, [(0, _two_way(data, twitter, options))])
+        found = _of_two_ways(twitter, lambda pictures: [(0, _two_way(data, pictures, options))])
         found["b_t4sa"] = _three_way(data, lambda config: _answers(released.predictions(data, config, options)))
         return found
     is_chance = module is chance
-    weak = None if is_chance else _weak(data)
-    both = twitter if weak is None else joined(weak, twitter)
-    start = 0 if weak is None else len(weak)
-    train, test = np.arange(start, dtype=np.int64), np.arange(start, len(both), dtype=np.int64)
-    done = []
-    for seed in seeds:
-        own = replace(options, seed=seed)
-        version = getattr(module, "VERSION", 1)
-        done.append((seed, kept_prediction(module.fit_predict, both, train, test, own, version=version)))
-    found = _of_two_ways(twitter, done)
+    found = _of_two_ways(twitter, lambda pictures: _learned(data, pictures, module, options, seeds, is_chance))
     if is_chance:
         found["b_t4sa"] = _three_way(data, lambda config: _guesses(data, config, seeds[0]))
     else:
@@ -72,8 +64,30 @@ def cells(data: str | Path, module: Any, options: Options, *, seeds: list[int], 
     return found
 
 
-def _of_two_ways(twitter: Pictures, done: list[tuple[int, Floats]]) -> Cells:
-    found: Cells = {}
+def _twitter(data: str | Path) -> Pictures | None:
+    """The Twitter Testing Dataset; None where the release has none."""
+    return open_pictures(data) if TWITTER in open_release(data).manifest.configs else None
+
+
+def _learned(
+    data: str | Path, twitter: Pictures, module: Any, options: Options, seeds: list[int], is_chance: bool
+) -> list[tuple[int, Floats]]:
+    """Each seed's probabilities of positive after training on B-T4SA (or none), shape (n,)."""
+    weak = None if is_chance else _weak(data)
+    both = twitter if weak is None else joined(weak, twitter)
+    start = 0 if weak is None else len(weak)
+    train, test = np.arange(start, dtype=np.int64), np.arange(start, len(both), dtype=np.int64)
+    version = getattr(module, "VERSION", 1)
+    return [
+        (seed, kept_prediction(module.fit_predict, both, train, test, replace(options, seed=seed), version=version))
+        for seed in seeds
+    ]
+
+
+def _of_two_ways(twitter: Pictures | None, ask: Callable[[Pictures], list[tuple[int, Floats]]]) -> Cells:
+    if twitter is None:
+        return dict.fromkeys(LEVELS, NO_TWITTER)
+    found, done = Cells(), ask(twitter)
     for level in LEVELS:
         rows = twitter.rows(level)
         folds = [Fold(number=0, seed=seed, test=rows, positive=positive[rows]) for seed, positive in done]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def markdown(cells: Sequence[Cell], since: Sequence[Cell] = ()) -> str:
         lines += ["", *others_lines(cells), *since_lines(since)[:-1]]
     lines += ["", HOW, ""]
     for _, rows in _blocks(cells):
-        lines += [f"- {line}" for own in rows for line in _how(own)]
+        lines += [line for own in rows for line in _how(own)]
     return "\n".join(lines) + "\n"
 
 
@@ -237,14 +237,25 @@ def _words(cell: Cell | None) -> str:
 
 
 def _how(own: Sequence[Cell]) -> Iterator[str]:
-    """A line for each way in which a row's cells came about."""
-    for words in dict.fromkeys(cell.how for cell in own):
-        places = ", ".join(
-            SHORT[cell.subset] if cell.protocol == AS_IS else f"{SHORT[cell.subset]} {cell.protocol}"
-            for cell in own
-            if cell.how == words
-        )
-        yield f"{own[0].system.name} ({places}): {words}"
+    """A row's line, what all its numbers have in common, and below it what they have not, and what is missing."""
+    ran = [_parts(cell) for cell in own if cell.result is not None]
+    shared = [one[0] for one in takewhile(lambda one: len(set(one)) == 1, zip(*ran, strict=False))]
+    yield f"- **{own[0].system.name}**: {'; '.join(shared) or own[0].system.training}"
+    places: dict[str, list[str]] = {}
+    for cell in own:
+        rest = _parts(cell)[len(shared) :] if cell.result is not None else [cell.how]
+        if rest:
+            places.setdefault("; ".join(rest), []).append(_place(cell))
+    for words, where in places.items():
+        yield f"  - {', '.join(where) if len(where) < len(own) else 'all'}: {words}"
+
+
+def _parts(cell: Cell) -> list[str]:
+    return cell.how.removeprefix(SMOKE).split("; ")
+
+
+def _place(cell: Cell) -> str:
+    return SHORT[cell.subset] if cell.protocol == AS_IS else f"{SHORT[cell.subset]} {cell.protocol}"
 
 
 def _tex(words: str) -> str:

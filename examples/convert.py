@@ -3,6 +3,7 @@
     python examples/convert.py vgg19_finetuned_all.tar.gz --out models/vgg19         # archive -> model folder
     python examples/convert.py deploy.prototxt x.caffemodel mean.binaryproto labels.txt --out DIR
     python examples/convert.py hybrid_finetuned_all.pth --model hybrid --out DIR     # the authors' PyTorch files
+    python examples/convert.py deploy.prototxt x.caffemodel --any-classes --mean MEAN --out DIR   # of other classes
     python examples/convert.py show vgg19_finetuned_all.tar.gz                       # what it says of itself
     python examples/convert.py export RUN/best --out mine.tar.gz                     # model folder -> DIGITS archive
 
@@ -55,6 +56,11 @@ def convert(given: Sequence[str]) -> int:
     parser.add_argument("--mean", help=f"{', '.join(MEANS)}, or a mean.binaryproto; default: what the files say")
     parser.add_argument("--labels", help="labels.txt, or names in the order of the outputs: negative,neutral,positive")
     parser.add_argument("--view", choices=VIEWS, default="squash", help="how pictures become the square in evaluation")
+    parser.add_argument(
+        "--any-classes",
+        action="store_true",
+        help="the outputs are other classes (ImageNet, adjective-noun pairs): for features.py and as initial weights",
+    )
     parser.add_argument("--model", choices=NAMES, help="the network, for a file that has weights only")
     asked = parser.parse_args(given)
 
@@ -68,12 +74,22 @@ def convert(given: Sequence[str]) -> int:
     if asked.model:
         model = import_weights(files[0], asked.model, labels=names)
     else:
-        model = import_archive(files[0] if len(files) == 1 else files, mean=mean, labels=names, view=asked.view)
+        model = import_archive(
+            files[0] if len(files) == 1 else files,
+            mean=mean,
+            labels=names,
+            view=asked.view,
+            any_classes=asked.any_classes,
+        )
     if system := system_of(files[0].name):
         model.source = {**model.source, "system": system}
     print(describe(model))
     path = save_model(asked.out, model)
     print(f"\nwritten to {path.parent}; next:")
+    if asked.any_classes:
+        print(f"  python examples/features.py --model {path.parent} --blob NAME --data DIR --out scores.npz")
+        print(f'  python examples/benchmark_table.py --table 2 --data DIR --out RUN --init "ROW={path.parent}"')
+        return 0
     print(f"  python examples/predict.py IMAGES... --model {path.parent}")
     print(f"  python examples/evaluate.py --model {path.parent} --data DIR")
     return 0
@@ -104,7 +120,7 @@ def describe(model: Model) -> str:
         ("network", f"{model.architecture}, {sum(p.numel() for p in model.network.parameters()):,} parameters"),
         ("input", f"{given.side_px} x {given.side_px} {given.channels}, pictures by {given.view}"),
         ("mean", f"{mean} ({source.get('mean', 'default')})"),
-        ("classes", ", ".join(model.classes)),
+        ("classes", ", ".join(model.classes) if len(model.classes) < 10 else f"{len(model.classes):,} of others"),
     ]
     if source.get("system"):
         rows.append(("paper", f"{source['system']}, by the file's name: evaluate.py sets it beside that row"))

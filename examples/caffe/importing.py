@@ -51,6 +51,7 @@ def import_archive(
     mean: str | None = None,
     labels: Sequence[str] | None = None,
     view: View = "squash",
+    any_classes: bool = False,
 ) -> Model:
     """The model of a DIGITS archive, a folder, or loose files.
 
@@ -62,6 +63,8 @@ def import_archive(
         mean: of `MEANS`, against what the files say.
         labels: in place of labels.txt, in the order of the outputs.
         view: see `Input.view`; `squash` is that of the authors' script, `center` that of DIGITS' validation.
+        any_classes: the outputs may be anything: ImageNet's classes, adjective-noun pairs. Their names are those of
+            labels.txt where it has as many lines, else numbers.
 
     Raises:
         InputMissing, ArchiveError, ModelFileError, UnsupportedLayer: files missing, damaged, or not understood.
@@ -74,7 +77,11 @@ def import_archive(
         raise UnsupportedLayer("a net that gives a map", expected="one vector a picture", where=archive.where)
     unused = load_weights(network, archive.weights(), str(archive.where))
     lines = labels if labels is not None else archive.labels()
-    classes = classes_of(lines, network.num_classes, str(archive.where))
+    classes = (
+        other_classes(lines, network.num_classes)
+        if any_classes
+        else classes_of(lines, network.num_classes, str(archive.where))
+    )
     found = mean_of(archive, mean)
     return Model(
         network=network.eval(),
@@ -170,10 +177,21 @@ def classes_of(lines: Sequence[str] | None, num_classes: int, where: str) -> tup
                 expected="negative, neutral, positive (or neg, neu, pos; 0, 1, 2), each once",
                 got=line,
                 where=where,
-                hint="Nets of other classes serve as initial weights as they are: train.py --init.",
+                hint="A net of other classes: --any-classes; as initial weights also as it is, train.py --init.",
             )
         made.append(name)
     return tuple(made)
+
+
+def other_classes(lines: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+    """Names of outputs that need not be the project's classes.
+
+    >>> other_classes(None, 3), other_classes(["cute cat", "cute dog"], 2)
+    (('0', '1', '2'), ('cute cat', 'cute dog'))
+    """
+    if lines is not None and len(lines) == num_classes:
+        return tuple(lines)
+    return tuple(map(str, range(num_classes)))
 
 
 def mean_of(archive: Archive, choice: str | None = None) -> Mean:

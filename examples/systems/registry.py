@@ -77,8 +77,12 @@ _TABLE_2 = {
     "HybridNet": _Recipe(_FINE, "finetune", _CAFFE + "Hybrid-CNN"),
     "VGG-19": _Recipe(_FINE, "finetune", _CAFFE + "VGG-19 of ILSVRC"),
     "PCNN": _Recipe("re-implementation, progressive", "progressive", "RUN/best of examples/systems/progressive.py"),
-    "DeepSentiBank": _Recipe(_FINE, "finetune", _CAFFE + "DeepSentiBank, or a table of its 2,089 scores"),
-    "MVSO [EN]": _Recipe(_FINE, "finetune", _CAFFE + "MVSO's English network, or a table of its 4,342 scores"),
+    "DeepSentiBank": _Recipe(
+        _FINE, "finetune", _CAFFE + "DeepSentiBank, or a table of its 2,089 scores (examples/features.py)"
+    ),
+    "MVSO [EN]": _Recipe(
+        _FINE, "finetune", _CAFFE + "MVSO's English network, or a table of its 4,342 scores (examples/features.py)"
+    ),
     "Hybrid-T4SA FT-A": _Recipe(_FINE, "finetune", _T4SA),
     "Hybrid-T4SA FT-F": _Recipe(_FINE, "finetune", _T4SA),
     "VGG-T4SA FT-F": _Recipe(_FINE, "finetune", _T4SA),

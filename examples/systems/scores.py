@@ -8,8 +8,9 @@
 | MVSO [EN] | 4,342 adjective-noun pairs, English | Jou et al., ACM MM 2015 [recalled] |
 
 The detectors are not ours to give, and not here. The user brings `--init ROW=FILE`: .npz (`keys`, `scores`), .parquet
-or .csv (column `key`, all others numbers), a row a picture. Scores are standardised on the training folds, then a
-linear SVM as in `linear` [ours: the originals' head is a linear SVM or logistic regression, recalled].
+or .csv (column `key`, all others numbers; or one list of them, `scores`), a row a picture; `examples/features.py`
+makes one from any blob of an imported network. Scores are standardised on the training folds, then a linear SVM as in
+`linear` [ours: the originals' head is a linear SVM or logistic regression, recalled].
 
 Without a file, where asked for (`--substitute`, and `--smoke`), a substitute of ours that needs no download: "concepts"
 found without labels in the training folds, clusters of colours and edge directions over the picture, and how near a
@@ -85,6 +86,9 @@ def _read_table(path: Path) -> tuple[list[str], Floats]:
         options = pyarrow.csv.ConvertOptions(column_types={"key": pa.string()})
         table = pyarrow.csv.read_csv(path, convert_options=options)
     names = table["key"].to_pylist()
+    if "scores" in table.column_names and pa.types.is_fixed_size_list(table.schema.field("scores").type):
+        scores = table["scores"].combine_chunks()
+        return names, scores.flatten().to_numpy().reshape(len(names), -1).astype(np.float64)
     columns = [np.asarray(table[name].to_numpy(), dtype=np.float64) for name in table.column_names if name != "key"]
     return names, np.stack(columns, axis=1)
 

@@ -79,6 +79,7 @@ class Run:
     def __init__(self, config: Config, where: Machine, argv: Sequence[str] = (), *, resume: bool = False) -> None:
         self.config, self.where, self.argv = config, where, argv
         data.require_learnable(config)
+        self.labels_sha256 = data.labels_digest(config)
         data.require_whole(config.data)
         require_patience(config, where)
         self.saved = checkpoint.read_checkpoint(config.out)
@@ -86,6 +87,7 @@ class Run:
             raise RunError("no checkpoint to go on with", where=config.out, hint="Leave out --resume to begin.")
         if self.saved is not None:
             require_same_run(config, self.saved[checkpoint.KEY]["config"], config.out)
+            checkpoint.require_same_labels(self.saved, self.labels_sha256, config.labels)
         self.make_model()
         self.make_data()
         self.say_what()
@@ -113,7 +115,7 @@ class Run:
             architecture=config.model,
             width=config.width,
             input=given,
-            source={"recipe": config.to_json(), "initial": str(loaded)},
+            source={"recipe": config.to_json(), "initial": str(loaded), **self.labels_source()},
         )
         self.prepare = self.model.prepare().to(where.device)
         self.optimizer = make_optimizer(network, head_of(network), config, where.device)
@@ -123,10 +125,15 @@ class Run:
             stepped = DistributedDataParallel(stepped, gradient_as_bucket_view=True)
         self.network, self.loaded = stepped, loaded
 
+    def labels_source(self) -> dict[str, str]:
+        """sha256 of the file of labels, where there is one."""
+        return {"labels_sha256": self.labels_sha256} if self.labels_sha256 else {}
+
     def make_data(self) -> None:
         """The streams, the number of steps, and where this run is."""
         config = self.config
         self.batches = data.train_stream(config, self.model.input.side_px, self.where)
+        data.require_probabilities(config, self.batches)
         self.eval_batches = data.eval_stream(config, self.model.input, self.where)
         self.steps_per_epoch = len(self.batches)
         self.schedule_steps = config.epochs * self.steps_per_epoch
@@ -147,6 +154,7 @@ class Run:
             "train": self.batches.selection.content_digest,
             "plan": self.batches.plan_digest,
             "eval": self.eval_batches.selection.content_digest,
+            **self.labels_source(),
         }
         if not where.is_main:
             return
@@ -163,6 +171,7 @@ class Run:
             f"network    {config.model}: {everything:,} parameters, {learning:,} of them learn; {self.loaded}",
             f"input      {self.model.input.side_px} px, {self.model.input.channels}, mean {self.model.input.mean}",
             f"pictures   {sum(counts.values()):,}: {', '.join(f'{name} {n:,}' for name, n in counts.items())}",
+            *([self.labels_line()] if config.labels != data.OWN_LABELS else []),
             f"steps      {self.total_steps:,} of {config.global_batch} pictures, {self.steps_per_epoch:,} an epoch",
             f"run        {config.out}; to go on after a stop: {resume_command(config)}",
         ]
@@ -170,6 +179,17 @@ class Run:
             best = f", best accuracy {self.progress.best_accuracy:.2%}" if self.progress.best_step else ""
             lines.append(f"going on   at step {self.progress.step:,}{best}")
         print("\n".join(lines), flush=True)
+
+    def labels_line(self) -> str:
+        """How many pictures the file of labels names."""
+        named = (
+            f"{len(one.selection):,} of {one.selection.num_split:,} of {split}"
+            for one, split in (
+                (self.batches, self.config.train_split),
+                (self.eval_batches, self.config.eval_split),
+            )
+        )
+        return f"labels     {self.config.labels}: {', '.join(named)}; the test split keeps the release's own"
 
     def train(self) -> dict[str, Any]:
         """All steps that are left, then the report; the results (empty where it was stopped before)."""
@@ -295,7 +315,7 @@ class Run:
         self.progress.scaler = self.scaler.state_dict()
         with self.journal.pause():
             if self.where.is_main:
-                more = {"config": self.config.to_json(), "world_size": self.where.world_size}
+                more = {"config": self.config.to_json(), "world_size": self.where.world_size, **self.labels_source()}
                 checkpoint.save_checkpoint(
                     self.config.out, self.model, self.optimizer, self.batches, self.progress, more
                 )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from examples.errors import ModelFileError, WeightsMismatch
+from examples.errors import ModelFileError, RunError, WeightsMismatch
 from examples.models.folder import Model, read_json, read_tensors, save_model
 from examples.training.optim import optimizer_tensors, restore_optimizer
 from t4sa_data import plan
@@ -86,6 +86,28 @@ def read_checkpoint(out: Path) -> dict[str, Any] | None:
     if KEY not in description:
         raise ModelFileError("the last checkpoint has no state of a training", where=out / LAST)
     return description
+
+
+def require_same_labels(description: Mapping[str, Any], digest: str, where: object) -> None:
+    """Refuse to go on with a file of labels that is no longer the one the run was begun with.
+
+    Args:
+        description: of `read_checkpoint`.
+        digest: sha256 of the file now; empty: there is none.
+        where: the file.
+
+    Raises:
+        RunError: names both.
+    """
+    then = description[KEY].get("labels_sha256", "")
+    if then != digest:
+        raise RunError(
+            "the labels are not those that this run was begun with",
+            expected=f"sha256 {then or 'of no file'}",
+            got=digest or "no file",
+            where=where,
+            hint="Put the old file back, or begin another run (--out).",
+        )
 
 
 def restore_checkpoint(

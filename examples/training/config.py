@@ -49,10 +49,16 @@ class Config:
     test_split: str = "test"
     """Split of the report at the end; none to leave it out."""
     min_confidence: float = 0.0
-    """Learn only from pictures whose tweet was labelled with at least this confidence (0 to 1). Ours; the paper: 0."""
+    """Learn only from pictures whose tweet was labelled with at least this confidence (0 to 1), by the release's own
+    labeller. Ours; the paper: 0."""
     keep: str = "all"
     """Learn only from the pictures whose keys stand in this file, one a line; or all. Ours: for PCNN's second round
     (examples/systems/progressive.py)."""
+    labels: str = "release"
+    """Learn these labels in place of the release's: a Parquet or CSV file of `examples/relabel.py`, or any that
+    `stream(labels=)` takes. For the split to learn from and the one to choose the best weights by, so that they are
+    chosen by the same kind of label; pictures that it does not name are left out of both. The report on the test split
+    is of the release's own labels, always. Ours; T4SA 2.0's gain came from such labels."""
     resize_px: int = 256
     """Side of the squashed picture that training crops are cut from, px. DIGITS' default; unknown for T4SA."""
     crop_px: int = 0

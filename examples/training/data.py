@@ -17,11 +17,15 @@ from examples.training.config import Config
 from examples.training.machine import Machine
 from t4sa_data import stream
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, InputMissing, ShardError
+from t4sa_data.errors import BadOption, InputMissing, NoRows, ShardError
+from t4sa_data.files import sha256_file
 from t4sa_data.reading import open_release
 from t4sa_data.reading.local import LocalRelease
+from t4sa_data.streaming import Labels
 from t4sa_data.streaming.images import Augment
 from t4sa_data.streaming.options import parse_workers
+
+OWN_LABELS = Config.labels
 
 
 def require_learnable(config: Config) -> None:
@@ -96,6 +100,7 @@ def train_stream(config: Config, side_px: int, machine: Machine) -> Any:
         tail="wrap",
         seed=config.seed,
         where=conditions(config) or None,
+        labels=other_labels(config),
         columns=("confidence",) if config.confidence_weight else (),
         workers=num_workers(config, machine),
     ).to(machine.device)
@@ -115,6 +120,53 @@ def conditions(config: Config) -> dict[str, Any]:
     return chosen
 
 
+def other_labels(config: Config) -> Labels | None:
+    """The table of labels to learn, as `stream(labels=)` has it; None: the release's own.
+
+    Raises:
+        InputMissing: the file is not there.
+        RunError: `min_confidence`, which is about the release's labels, beside other ones.
+    """
+    if config.labels == OWN_LABELS:
+        return None
+    path = Path(config.labels)
+    if not path.is_file():
+        raise InputMissing("no such file of labels", where=path, hint="examples/relabel.py makes one.")
+    if config.min_confidence:
+        raise RunError(
+            "--min-confidence is about the release's labels, not about those of --labels",
+            got=config.min_confidence,
+            hint="examples/relabel.py --min-confidence leaves doubtful ones out of the file.",
+        )
+    return Labels(path=path, unmatched="drop")
+
+
+def require_probabilities(config: Config, batches: Any) -> None:
+    """Refuse to learn the release's probabilities where the labels are another source's.
+
+    Raises:
+        RunError: a table of labels alone does not say how sure they are.
+    """
+    wanted = config.soft_labels or config.confidence_weight
+    if wanted and config.labels != OWN_LABELS and batches.selection.has_own_probabilities:
+        raise RunError(
+            "--soft-labels and --confidence-weight need probabilities",
+            expected=f"columns {', '.join(CLASSES)}",
+            got="labels alone",
+            where=config.labels,
+        )
+
+
+def labels_digest(config: Config) -> str:
+    """sha256 of the file of labels: what a run that goes on must find again; empty: the release's own.
+
+    Raises:
+        InputMissing, RunError: see `other_labels`.
+    """
+    labels = other_labels(config)
+    return "" if labels is None else sha256_file(labels.path)
+
+
 def num_workers(config: Config, machine: Machine) -> int:
     """Decoding threads of this process: as configured, else one for each core of its share, but for one that the steps
     need, where another device does the rest."""
@@ -125,18 +177,33 @@ def num_workers(config: Config, machine: Machine) -> int:
 
 
 def eval_stream(config: Config, given: Input, machine: Machine) -> Any:
-    """Each picture of the split to look at once, all ranks together."""
-    return stream(
-        config.data,
-        config=config.config,
-        split=config.eval_split,
-        batch_size=config.eval_batch_size,
-        size=given.stream_px,
-        resize="squash",
-        shuffle=False,
-        tail="ragged",
-        workers=config.workers or None,
-    ).to(machine.device)
+    """Each picture of the split to look at once, all ranks together.
+
+    Raises:
+        NoRows: `labels` names none of them.
+    """
+    try:
+        batches = stream(
+            config.data,
+            config=config.config,
+            split=config.eval_split,
+            batch_size=config.eval_batch_size,
+            size=given.stream_px,
+            resize="squash",
+            shuffle=False,
+            tail="ragged",
+            labels=other_labels(config),
+            workers=config.workers or None,
+        )
+    except NoRows as error:
+        if config.labels == OWN_LABELS:
+            raise
+        raise NoRows(
+            f"the labels name no picture of {config.eval_split}",
+            where=config.labels,
+            hint="The best weights are chosen by the same kind of label: relabel that split, too.",
+        ) from error
+    return batches.to(machine.device)
 
 
 def count_classes(batches: Any) -> dict[str, int]:
@@ -176,7 +243,9 @@ def micro_batches(batch: Mapping[str, Any], config: Config, machine: Machine) ->
     rows, micro = len(batch["label"]), config.batch_size
     target_BK = targets(batch, config)
     weight_B = torch.ones(rows, device=target_BK.device)
-    if config.confidence_weight:
+    if config.confidence_weight and config.labels != OWN_LABELS:  # the column is the release's labeller's
+        weight_B = batch["probabilities"].amax(1).nan_to_num(1.0)
+    elif config.confidence_weight:
         confidence = np.array(batch["confidence"], dtype=np.float32)  # None, where unknown, is not a number
         weight_B = torch.from_numpy(confidence).nan_to_num(1.0).to(target_BK.device)
     for start in range(0, rows, micro):

@@ -21,6 +21,7 @@ from t4sa_data.reading import open_release
 
 INPUTS, EVALUATION = "inputs.png", "evaluation"
 SHOWN = 9
+OTHER_LABELS = "Learned from, and chosen by, the labels of `{}`. The test split below has the release's own labels."
 
 
 def draw_inputs(x_BCSS: torch.Tensor, given: Input, keys: Sequence[str], labels: Sequence[int], path: Path) -> None:
@@ -122,6 +123,7 @@ def _report(config: Config, progress: Progress, evaluation: str, *, has_results:
         f"{progress.step:,} steps of {config.global_batch} pictures ({epochs:.1f} epochs) in "
         f"{duration(progress.seconds)}; best on {config.eval_split}: {progress.best_accuracy:.2%} at step "
         f"{progress.best_step:,}. The numbers below are of those weights.",
+        *([] if config.labels == Config.labels else [OTHER_LABELS.format(Path(config.labels).name)]),
         evaluation.rstrip(),
         "## Figures",
         "![Loss and accuracy](curves.png)",

@@ -59,7 +59,15 @@ def _figure(path: Path, width: float, height: float, **options: Any) -> Iterator
     write_bytes(Path(path), buffer.getvalue())
 
 
-def confusion_figure(confusion: Any, classes: Sequence[str], path: Path, *, title: str = "") -> None:
+def confusion_figure(
+    confusion: Any,
+    classes: Sequence[str],
+    path: Path,
+    *,
+    title: str = "",
+    across: str = "predicted",
+    down: str = "ground truth",
+) -> None:
     """Counts and shares of each row.
 
     Args:
@@ -67,6 +75,8 @@ def confusion_figure(confusion: Any, classes: Sequence[str], path: Path, *, titl
         classes: K names.
         path: of the PNG.
         title: above it.
+        across: what the columns are.
+        down: what the rows are.
     """
     counts = np.asarray(confusion)
     whole = counts.sum(axis=1, keepdims=True)
@@ -87,8 +97,8 @@ def confusion_figure(confusion: Any, classes: Sequence[str], path: Path, *, titl
         axes.grid(which="minor", color="white", linewidth=2)
         axes.tick_params(which="both", length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("ground truth")
+        axes.set_xlabel(across)
+        axes.set_ylabel(down)
         axes.set_title(title or "Confusion")
 
 

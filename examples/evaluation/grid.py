@@ -134,13 +134,17 @@ def thumbnail(picture: Image.Image, side_px: int, *, blur: bool = False) -> Imag
     return small.filter(ImageFilter.GaussianBlur(BLUR_SHARE * side_px)) if blur else small
 
 
-def write_grid(cells: Sequence[Cell], path: Path, *, title: str) -> None:
+def write_grid(
+    cells: Sequence[Cell], path: Path, *, title: str, columns_are: str = "predicted", rows_are: str = "ground\ntruth"
+) -> None:
     """The nine cells as one PNG: ground truth down, prediction across.
 
     Args:
         cells: of `read_cells`.
         path: of the PNG.
         title: above it.
+        columns_are: words above them.
+        rows_are: words beside them.
     """
     num = max(max((len(cell.shown) for cell in cells), default=1), 1)
     across = int(np.ceil(np.sqrt(num)))
@@ -152,8 +156,8 @@ def write_grid(cells: Sequence[Cell], path: Path, *, title: str) -> None:
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((PAD_PX + 6, 16), title, INK, ImageFont.load_default(20))
-    draw.text((left, 52), "predicted", PALE, ImageFont.load_default(13))
-    draw.text((PAD_PX + 6, top + 6), "ground\ntruth", PALE, ImageFont.load_default(13))
+    draw.text((left, 52), columns_are, PALE, ImageFont.load_default(13))
+    draw.text((PAD_PX + 6, top + 6), rows_are, PALE, ImageFont.load_default(13))
     for place, cell in enumerate(cells):
         row, column = divmod(place, len(CLASSES))
         x, y = left + column * (width + GAP_PX), top + row * (height + GAP_PX)

@@ -132,7 +132,7 @@ def told(options: argparse.Namespace, release: OpenRelease, selection: Selection
         note = "whether the model of these predictions had not learned from these labels cannot be seen here"
         return found.probabilities, found.about, [note, *found.notes]
     if options.model is None:
-        features, notes = folds.colour_features(release, selection, options.features), []
+        features, notes = folds.colour_features(release, selection, options.features), list[str]()
         about = {"features": f"{options.features}, {features.shape[1]} numbers"}
     else:
         features, about, notes = of_model(options, release, selection)

@@ -134,4 +134,4 @@ def out_of_sample(
             warnings.simplefilter("ignore")  # ConvergenceWarning: where it stands then is good enough to rank by
             model.fit(features[learn], label[learn])
         found[np.ix_(ask, model.classes_)] = model.predict_proba(features[ask])
-    return np.nan_to_num(found)
+    return np.asarray(np.nan_to_num(found))

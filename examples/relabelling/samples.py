@@ -101,7 +101,8 @@ def from_file(path: Path, samples: Samples) -> Found:
     """
     if not path.is_file():
         raise InputMissing("no file of predictions", where=path)
-    table, about, notes = _read(path), {"predictions": path.name, "sha256": sha256_file(path)}, []
+    table, about = _read(path), {"predictions": path.name, "sha256": sha256_file(path)}
+    notes: list[str] = []
     by = next((name for name in ("key", "tweet_id") if name in table.column_names), None)
     has_chances = all(name in table.column_names for name in CLASSES)
     if by is None or not (has_chances or "label" in table.column_names):

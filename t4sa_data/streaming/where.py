@@ -30,7 +30,8 @@ class Where:
     classes: Sequence[str] | None = None
     """Names. Labels are then numbered 0, 1, ... among these in the catalog's order (two-way: without neutral)."""
     min_confidence: float | Mapping[str, float] | None = None
-    """Least `confidence`; by class name where it differs (a class that is not named has no limit)."""
+    """Least `confidence`, the release's own also with `labels=`; by class name where it differs (a class that is not
+    named has no limit)."""
     keys: Sequence[str] | Path | str | None = None
     """Only these: keys, or a file with one a line."""
     removals: Sequence[str] | Path | str | None = None

@@ -138,7 +138,7 @@ def kept_rows(found: Found, min_confidence: float) -> npt.NDArray[np.bool_]:
     Raises:
         BadOption: labels without probabilities, and a confidence is asked for.
     """
-    kept = found.label != NONE
+    kept = np.asarray(found.label != NONE)
     if not min_confidence:
         return kept
     if found.probabilities is None:

@@ -30,7 +30,7 @@ from examples.relabelling.noise import Noise, find_noise, noise_csv, noise_markd
 from examples.relabelling.samples import Samples, from_file
 from examples.terminal import run
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, InputMissing
+from t4sa_data.errors import BadOption, InputMissing, OutputError
 from t4sa_data.files import sha256_file, write_bytes
 from t4sa_data.reading import OpenRelease, open_release
 from t4sa_data.streaming import Labels, Where, select
@@ -87,7 +87,6 @@ def main(argv: Sequence[str] | None = None) -> Noise:
     samples = {"release": release.manifest.content_digest, "samples": f"{options.config}/{options.split}{share}"}
     about = {**samples, "labels": labels, **about}
     text = noise_markdown(noise, about, notes)
-    options.out.mkdir(parents=True, exist_ok=True)
     if options.pictures:
         draw(options, release, keys, noise)
     write_bytes(options.out / "noise.md", text.encode())
@@ -101,8 +100,10 @@ def require_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense, before anything is read.
 
     Raises:
-        BadOption, InputMissing: names it.
+        BadOption, InputMissing, OutputError: names it.
     """
+    if options.out.exists() and not options.out.is_dir():
+        raise OutputError("--out is a folder", got="a file", where=options.out)
     if (options.model is None) != (options.blob is None):
         raise BadOption("--model and --blob belong together")
     if options.folds < 2 or options.batch_size < 1 or options.pictures < 0:

@@ -34,8 +34,8 @@ from examples.relabelling import agreement
 from examples.relabelling.samples import NONE, Found, Samples, from_file, read_samples
 from examples.terminal import run
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, NoRows
-from t4sa_data.files import write_bytes
+from t4sa_data.errors import BadOption, NoRows, OutputError
+from t4sa_data.files import explain_os_errors, write_bytes
 from t4sa_data.reading import open_release
 
 SPLITS = ("train", "validation")
@@ -102,8 +102,10 @@ def require_options(options: argparse.Namespace) -> None:
     """Refuse what makes no sense, before anything is read.
 
     Raises:
-        BadOption: names it.
+        BadOption, OutputError: names it.
     """
+    if options.out.exists() and not options.out.is_dir():
+        raise OutputError("--out is a folder", got="a file", where=options.out)
     if not 0 <= options.min_confidence <= 1:
         raise BadOption("--min-confidence lies between 0 and 1", got=options.min_confidence)
     if options.batch_size < 1:
@@ -164,8 +166,8 @@ def write(out: Path, samples: Samples, found: Found, kept: npt.NDArray[np.bool_]
     about = where | found.about | ({"least confidence": f"{min_confidence:g}"} if min_confidence else {})
     buffer = io.BytesIO()
     pq.write_table(labels_table(samples, found, kept, about), buffer, compression="zstd")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / LABELS).unlink(missing_ok=True)
+    with explain_os_errors(out / LABELS):
+        (out / LABELS).unlink(missing_ok=True)
     known = found.label != NONE
     counts = confusion(samples.label[known], found.label[known])
     write_bytes(out / "agreement.csv", agreement.agreement_csv(samples, found, kept).encode())

@@ -21,7 +21,7 @@ from examples.relabelling import folds
 from examples.relabelling.noise import _whole, find_noise
 from t4sa_data import release
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, InputMissing, MissingDependency
+from t4sa_data.errors import BadOption, InputMissing, MissingDependency, OutputError
 from t4sa_data.miniature import make_samples
 from t4sa_data.reading import open_release
 from t4sa_data.streaming import Where, select
@@ -206,6 +206,7 @@ def test_whole_numbers_keep_the_sums() -> None:
         (["--blob", "fc7"], BadOption, "--model and --blob belong together"),
         (["--folds", "1"], BadOption, "--folds is at least 2"),
         (["--labels", "none.parquet"], InputMissing, "no such file of labels"),
+        (["--out", __file__], OutputError, "--out is a folder: got a file"),
     ],
 )
 def test_what_is_refused(more: list[str], kind: type[Exception], message: str, tmp_path: Path) -> None:

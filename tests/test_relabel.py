@@ -26,7 +26,7 @@ from examples.relabelling.pictures import own_pictures
 from examples.relabelling.samples import from_file, read_samples
 from t4sa_data import stream
 from t4sa_data.catalog import CLASSES
-from t4sa_data.errors import BadOption, InputMissing, NoRows
+from t4sa_data.errors import BadOption, InputMissing, NoRows, OutputError
 from t4sa_data.reading import open_release
 from t4sa_data.streaming import Labels
 
@@ -234,6 +234,9 @@ def test_what_is_refused_before_anything_is_read(releases: Path, tmp_path: Path)
     ):
         with pytest.raises(BadOption, match=message):
             relabel.main([*typed, *more])
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="--out is a folder: got a file"):
+        relabel.main([*typed, "--out", str(tmp_path / "file")])
     with pytest.raises(InputMissing, match="no file of predictions"):
         from_file(tmp_path / "none.parquet", read_samples(open_release(releases), "b-t4sa", SPLITS))
     (tmp_path / "bad.parquet").write_text("no parquet")

@@ -41,7 +41,7 @@ def make_model(folder: Path, names: tuple[str, ...] = CLASSES) -> Path:
     """A network of random weights and a vocabulary of a few words, as `save_pretrained` writes them."""
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(WORDS.split()) + "\n")
-    tokenizer = transformers.BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
     torch.manual_seed(3)
     config = transformers.BertConfig(
         vocab_size=len(WORDS.split()),
@@ -56,6 +56,7 @@ def make_model(folder: Path, names: tuple[str, ...] = CLASSES) -> Path:
     )
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    assert tokenizer.tokenize("gloomy unheard") == ["gloomy", "[UNK]"]
     return folder
 
 

@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from examples.errors import PredictionsError
 from examples.terminal import run
 from t4sa_data.errors import BadOption
 from t4sa_data.files import atomic_file, write_bytes
@@ -84,7 +83,7 @@ def features(
     device: Any = "cpu",
     batch_size: int = 64,
 ) -> Iterator[tuple[list[str], Any]]:
-    """A blob for every picture of a split, in release order.
+    """A blob for every picture of a split, in release order; see `examples.models.blobs`.
 
     Args:
         model: of a network of Caffe's kind; fed as its `input` says.
@@ -95,24 +94,16 @@ def features(
         device: to work on.
         batch_size: pictures at a time.
 
-    Yields:
-        keys of B pictures, and their features, float32 [B, D]: the blob, flattened.
+    Returns:
+        keys of B pictures, and their features, float32 [B, D], batch by batch.
 
     Raises:
-        BadOption: the network is of another kind.
-        ModelFileError: it has no such blob; the message names those that it has.
-        PredictionsError: a feature is no finite number.
+        BadOption, ModelFileError, PredictionsError: see `blobs`; when the first is asked for.
+        T4SAError: what `stream` raises.
     """
-    import torch
-
-    from examples.models.graph import Net
+    from examples.models.blobs import blobs
     from t4sa_data import stream
 
-    if not isinstance(model.network, Net):
-        raise BadOption("a network of Caffe's kind", got=model.architecture, hint="Its blobs have names.")
-    network = model.network.to(device).eval()
-    prepare = model.prepare().to(device)
-    wanted = blob or next(reversed(network.softmaxes), network.output_blob)
     batches = stream(
         data,
         config=config,
@@ -125,13 +116,7 @@ def features(
         rank=0,
         world_size=1,
     )
-    for batch in batches:
-        with torch.inference_mode():
-            found = network.features(prepare(batch["image"].to(device)), wanted).flatten(1).float().cpu().numpy()
-        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-        if len(bad):
-            raise PredictionsError("features that are no numbers", got=wanted, where=batch["key"][int(bad[0])])
-        yield batch["key"], found
+    return blobs(model, blob, batches, device)
 
 
 def write_npz(path: Path, rows: Iterator[tuple[list[str], Any]]) -> tuple[int, int]:

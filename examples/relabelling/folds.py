@@ -59,23 +59,12 @@ def model_features(model: Any, blob: str, batches: Iterable[Mapping[str, Any]], 
         device: see `find_device`.
 
     Raises:
-        BadOption: the network is not one of named layers.
-        ModelFileError: it has no such blob.
+        BadOption, ModelFileError, PredictionsError: see `examples.models.blobs`.
     """
-    import torch
-
     from examples.evaluation.predicting import find_device
-    from examples.models.graph import Net
+    from examples.models.blobs import blobs
 
-    place, network = find_device(device), model.network
-    if not isinstance(network, Net):
-        raise BadOption("--blob needs a network of Caffe layers", got=model.architecture)
-    network, prepare, found = network.to(place).eval(), model.prepare().to(place), []
-    with torch.inference_mode():
-        for batch in batches:
-            x_BCHW = prepare(batch["image"].to(place))
-            found.append(network.features(x_BCHW, blob).float().flatten(1).cpu().numpy())
-    return np.concatenate(found).astype(np.float64)
+    return np.concatenate([found for _, found in blobs(model, blob, batches, find_device(device))]).astype(np.float64)
 
 
 def groups(selection: Selection) -> Ints:

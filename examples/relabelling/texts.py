@@ -75,7 +75,9 @@ def _of_layers(release: OpenRelease, samples: Samples) -> pa.Array:
         for file in release.manifest.files:
             if file.layer != layer or not file.name.endswith(".parquet"):
                 continue
-            table = pq.read_table(release.manifest.path(release.folder, file), columns=["tweet_id", "text"])
+            table = pq.read_table(
+                release.manifest.path(release.folder, file), columns=["tweet_id", "text"], partitioning=None
+            )
             ids = table["tweet_id"].combine_chunks()
             place = pc.index_in(pa.array(samples.tweet_id).cast(ids.type), value_set=ids)
             texts = pc.coalesce(texts, table["text"].combine_chunks().cast(pa.string()).take(place))

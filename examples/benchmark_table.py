@@ -30,6 +30,7 @@ from examples.systems.registry import MODERN, systems_of
 from examples.systems.rendering import HOW, write_all
 from examples.terminal import run
 from t4sa_data.errors import BadOption
+from t4sa_data.reading import open_release
 from t4sa_data.testing import draw_twitter_testing, make_release, make_twitter_testing
 
 SMOKE_IMAGES = 60
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--table", type=int, choices=(1, 2), required=True)
     made.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="as the page names them; default: all")
     what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", type=Path, help="a release with twitter-testing; for table 1 with b-t4sa, too")
+    what.add_argument("--data", help="a release with twitter-testing; for table 1 with b-t4sa, too")
     what.add_argument("--smoke", action="store_true", help="a miniature in the real layout, small networks, on the CPU")
     made.add_argument(
         "--lists", type=Path, help="of --smoke: the real label lists and UPC's folds; drawn pictures for all they name"
@@ -81,19 +82,16 @@ def main(argv: list[str] | None = None) -> list[Cell]:
     """Make the table; its cells."""
     options = parser().parse_args(argv)
     names = [system.name for system in (*systems_of(options.table), *([MODERN] if options.table == 1 else []))]
-    chosen = [*options.rows, *([options.against] if options.against else [])]
     init = dict(_pair(words) for words in options.init)
-    if unknown := [name for name in (*chosen, *init) if name not in names]:
-        raise BadOption(f"no such row in table {options.table}", expected=" | ".join(names), got=", ".join(unknown))
-    if options.seeds < 1:
-        raise BadOption("--seeds", expected="1 or more", got=options.seeds)
-    if options.lists and not options.smoke:
-        raise BadOption("--lists goes with --smoke", got=options.lists)
-    rows = options.rows
+    _require(options, names, init)
+    data, rows = options.data, options.rows
+    if data is not None:
+        open_release(data)  # before anything is fetched
     if options.pretrained:
-        rows = rows or [name for name in names if name == "Random" or "T4SA" in name]
+        rows = rows or [name for name in names if name == "Random" or "T4SA" in name or name in init]
         init = {**_fetched(options, [name for name in rows if name not in init]), **init}
-    data = make_miniature(options.out / "smoke", options.lists) if options.smoke else options.data
+    if options.smoke:
+        data = make_miniature(options.out / "smoke", options.lists)
     task = Task(
         table=options.table,
         data=data,
@@ -112,6 +110,23 @@ def main(argv: list[str] | None = None) -> list[Cell]:
     print(f"\n{(options.out / 'table.md').read_text(encoding='utf-8').partition(HOW)[0].strip()}")
     print(f"\ntable: {options.out / 'table.md'}")
     return cells
+
+
+def _require(options: argparse.Namespace, names: list[str], init: dict[str, Path]) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        BadOption: names it.
+    """
+    chosen = [*options.rows, *([options.against] if options.against else []), *init]
+    if unknown := [name for name in chosen if name not in names]:
+        raise BadOption(f"no such row in table {options.table}", expected=" | ".join(names), got=", ".join(unknown))
+    if options.seeds < 1:
+        raise BadOption("--seeds", expected="1 or more", got=options.seeds)
+    if options.lists and not options.smoke:
+        raise BadOption("--lists goes with --smoke", got=options.lists)
+    if (options.archives or options.allow_insecure_http) and not options.pretrained:
+        raise BadOption("--archives and --allow-insecure-http go with --pretrained")
 
 
 def make_miniature(folder: Path, lists: Path | None = None) -> Path:

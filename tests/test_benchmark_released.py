@@ -22,7 +22,7 @@ from examples.systems import beside, fetching, released
 from examples.systems.protocol import Options
 from examples.systems.registry import MODERN
 from t4sa_data import catalog
-from t4sa_data.errors import BadOption, WrongContent
+from t4sa_data.errors import BadOption, ReleaseNotFound, WrongContent
 from t4sa_data.testing import make_release
 from tests.site_double import OfficialSite
 
@@ -78,7 +78,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def run(data: Path, out: Path, *more: str) -> None:
     asked = ["--table", "1", "--data", str(data), "--out", str(out), "--device", "cpu", *more]
-    benchmark_table.main([*asked, "--archives", str(out / "raw")])
+    benchmark_table.main([*asked, *(["--archives", str(out / "raw")] if "--pretrained" in more else [])])
 
 
 def test_one_command_fetches_converts_and_evaluates_to_the_last_image(
@@ -234,6 +234,12 @@ def test_systems_since_stand_below_with_ours(data: Path, tmp_path: Path) -> None
     assert (
         text.index("## Systems since") < text.index("| T4SA 2.0, ViT-B/32 (3.1) |") < text.index(f"| {MODERN.name} |")
     )
+
+
+def test_a_release_that_is_not_there_is_named_before_anything_is_fetched(site: OfficialSite, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseNotFound):
+        run(tmp_path / "nowhere", tmp_path, "--pretrained", "released")
+    assert site.log == []
 
 
 def test_lists_go_with_smoke(tmp_path: Path) -> None:

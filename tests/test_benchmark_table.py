@@ -174,6 +174,7 @@ def test_a_two_way_system_learns_from_b_t4sa_and_has_no_three_way_answer(
         (["--init", "Nobody=x"], "no such row"),
         (["--init", "GCH"], "--init"),
         (["--seeds", "0"], "--seeds"),
+        (["--archives", "x"], "--pretrained"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words: list[str], said: str, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ class Task:
     """What is asked for."""
 
     table: int
-    data: Path
+    data: str | Path
+    """A release, as for `t4sa_data.stream`."""
     options: Options
     """`init` and `system` are set for each row."""
     rows: Sequence[str] = ()

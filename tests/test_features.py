@@ -15,7 +15,9 @@ from examples.caffe.exporting import export_archive
 from examples.errors import ModelFileError, PredictionsError
 from examples.models import build, default_input
 from examples.models.folder import Model, load_model, save_model
+from examples.systems import finetune
 from examples.systems.data import open_pictures
+from examples.systems.protocol import Options
 from examples.systems.scores import read_scores
 from t4sa_data import load_dataset
 from t4sa_data.errors import BadOption
@@ -94,11 +96,12 @@ def test_a_mid_level_row_learns_from_them(data: Path, detector: Path, tmp_path: 
 
 
 def test_a_row_is_fine_tuned_from_a_network_of_other_classes(data: Path, detector: Path, tmp_path: Path) -> None:
-    asked = ["--rows", "PlaceCNN", "--init", f"PlaceCNN={detector}", "--folds", "leak-free", "--out", str(tmp_path)]
-    benchmark_table.main(["--table", "2", "--smoke", *asked])
-    with (tmp_path / "table.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["system"] == "PlaceCNN"]
-    assert rows[0]["ours"] and "in place of" not in rows[0]["how"]
+    found, train = open_pictures(data), np.arange(30)
+    options = Options(smoke=True, system="PlaceCNN", init=detector, work=tmp_path)
+    positive = finetune.fit_predict(found, train, np.arange(30, 40), options)
+    assert positive.shape == (10,) and len(set(positive.tolist())) > 1
+    model = finetune.starting_model("PlaceCNN", detector)
+    assert model.classes == PAIRS, "what is fine-tuned begins with the brought weights"
 
 
 def test_what_is_wrong_is_named_and_nothing_is_left(data: Path, detector: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from examples.evaluation.figures import INK, LINE, OTHERS, OURS, PALE, PAPER, WARM, _figure
 from examples.systems.beside import others_lines, published_since, since_lines
 from examples.systems.cells import AS_IS, SMOKE, Cell
+from examples.systems.protocol import FOLDS
 from examples.systems.registry import LEVEL_OF, SINCE
 from t4sa_data import catalog
 from t4sa_data.files import write_bytes
@@ -34,6 +35,8 @@ COLUMNS = (
     "how",
 )
 SHORT = {"five_agree": "5 agree", "four_agree": ">= 4", "three_agree": ">= 3", "b_t4sa": "B-T4SA test"}
+DIFFERENCE = "difference"
+"""Points that leak-free folds have more than published ones."""
 UNKNOWN = "?"
 NONE = "-"
 HOW = "## How ours was made, or why there is none"
@@ -92,10 +95,8 @@ def markdown(cells: Sequence[Cell], since: Sequence[Cell] = ()) -> str:
         cells: of the page's rows.
         since: of the systems since.
     """
-    head = ["system", "kind"]
     columns = _columns(cells)
-    for subset, protocol in columns:
-        head.append(SHORT[subset] if protocol == AS_IS else f"{SHORT[subset]}, {protocol}")
+    head = ["system", "kind", *_heads(columns)]
     lines = [
         f"# {title_of(cells)}",
         "",
@@ -111,9 +112,7 @@ def markdown(cells: Sequence[Cell], since: Sequence[Cell] = ()) -> str:
         lines.append(f"| **{block}** |" + " |" * (len(head) - 1))
         for own in rows:
             one = own[0].system
-            by_place = {(cell.subset, cell.protocol): cell for cell in own}
-            shown = [_words(by_place.get(place)) for place in columns]
-            lines.append("| " + " | ".join([one.name, one.level, *shown]) + " |")
+            lines.append("| " + " | ".join([one.name, one.level, *_shown(own, columns)]) + " |")
     levels = {cell.system.level for cell in cells}
     lines += [
         "",
@@ -130,19 +129,17 @@ def markdown(cells: Sequence[Cell], since: Sequence[Cell] = ()) -> str:
 def latex(cells: Sequence[Cell]) -> str:
     """A tabular with booktabs rules: the paper's number, and ours with its interval below."""
     columns = _columns(cells)
-    names = [SHORT[subset] if how == AS_IS else f"{SHORT[subset]}, {how}" for subset, how in columns]
     lines = [
         "% needs \\usepackage{booktabs}; paper / ours [95 % interval]",
         "\\begin{tabular}{ll" + "r" * len(columns) + "}",
         "\\toprule",
-        " & ".join(_tex(name) for name in ("system", "kind", *names)) + " \\\\",
+        " & ".join(_tex(name) for name in ("system", "kind", *_heads(columns))) + " \\\\",
     ]
     for block, rows in _blocks(cells):
         lines += ["\\midrule", f"\\multicolumn{{{2 + len(columns)}}}{{l}}{{\\emph{{{_tex(block)}}}}} \\\\"]
         for own in rows:
-            by_place = {(cell.subset, cell.protocol): cell for cell in own}
-            shown = [_words(by_place.get(place)) for place in columns]
-            lines.append(" & ".join(_tex(word) for word in (own[0].system.name, own[0].system.level, *shown)) + " \\\\")
+            words = (own[0].system.name, own[0].system.level, *_shown(own, columns))
+            lines.append(" & ".join(_tex(word) for word in words) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
@@ -217,7 +214,34 @@ def _is_drawn(cell: Cell, subset: str) -> bool:
 
 
 def _columns(cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((cell.subset, cell.protocol) for cell in cells))
+    """Subset and protocol of each column; behind a subset's two kinds of folds what they differ by."""
+    found = list(dict.fromkeys((cell.subset, cell.protocol) for cell in cells))
+    made = []
+    for subset, protocol in found:
+        made.append((subset, protocol))
+        if (subset, protocol) == (subset, FOLDS[1]) and (subset, FOLDS[0]) in found:
+            made.append((subset, DIFFERENCE))
+    return made
+
+
+def _heads(columns: Sequence[tuple[str, str]]) -> list[str]:
+    return [SHORT[subset] if protocol == AS_IS else f"{SHORT[subset]}, {protocol}" for subset, protocol in columns]
+
+
+def _shown(own: Sequence[Cell], columns: Sequence[tuple[str, str]]) -> list[str]:
+    """A row's words, column by column."""
+    by_place = {(cell.subset, cell.protocol): cell for cell in own}
+    made = []
+    for subset, protocol in columns:
+        if protocol != DIFFERENCE:
+            made.append(_words(by_place.get((subset, protocol))))
+            continue
+        published, clean = (by_place[subset, folds].result for folds in FOLDS)
+        if published is None or clean is None:
+            made.append(NONE)
+        else:
+            made.append(f"{100 * (clean.accuracy - published.accuracy):+.1f}")
+    return made
 
 
 def _blocks(cells: Sequence[Cell]) -> Iterator[tuple[str, list[list[Cell]]]]:

@@ -19,6 +19,7 @@ from examples.evaluation.predicting import predict
 from examples.models import build, default_input
 from examples.models.folder import JSON_NAME, Model, load_model, save_model
 from examples.systems import beside, fetching, released
+from examples.systems.data import open_pictures
 from examples.systems.protocol import Options
 from examples.systems.registry import MODERN
 from t4sa_data import catalog
@@ -179,6 +180,17 @@ def test_the_pytorch_files_of_the_authors(data: Path, tmp_path: Path, monkeypatc
     theirs = made.network.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in model.network.state_dict().items())
     assert rows_of(tmp_path / "table.csv")[12]["ours"]
+
+
+@pytest.mark.slow
+def test_table_2_fine_tunes_them(data: Path, site: OfficialSite, tmp_path: Path) -> None:
+    asked = ["--table", "2", "--data", str(data), "--out", str(tmp_path), "--device", "cpu", "--levels", "5"]
+    asked += ["--folds", "leak-free", "--archives", str(tmp_path / "raw")]
+    benchmark_table.main([*asked, "--pretrained", "released", "--rows", "Hybrid-T4SA FT-A"])
+    (row,) = [row for row in rows_of(tmp_path / "table.csv") if row["ours"]]
+    assert (row["system"], int(row["n"])) == ("Hybrid-T4SA FT-A", len(open_pictures(data).rows(5)))
+    assert row["how"].startswith("all weights fine-tuned on 4 folds; mean of folds ")
+    assert len(list((tmp_path / "work" / "predictions").iterdir())) == 5
 
 
 def test_what_is_brought_is_not_fetched(data: Path, site: OfficialSite, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "demo": (DEMO_EXTRAS, (("python", "examples/demo.py"),)),
     "demo-rebuild": (REBUILD_EXTRAS, (("python", "examples/demo_rebuild.py"),)),
     "test": (TEST_EXTRAS, (*STATIC_CHECKS, ("pytest", "-n", "auto", "--dist", "loadfile"))),
-    "test-slow": (TEST_EXTRAS, (("pytest", "-n", "auto", "-m", "slow"),)),
+    "test-slow": (TEST_EXTRAS, (("pytest", "-n", "auto", "--dist", "worksteal", "-m", "slow"),)),
     "bench": (TEST_EXTRAS, (("python", "benchmarks/build.py"),)),
 }
 

@@ -36,7 +36,7 @@ from t4sa_data.testing import draw_twitter_testing, make_release, make_twitter_t
 SMOKE_IMAGES = 60
 SMOKE_B_T4SA = 240
 MADE = "made"
-"""Written last into what --smoke made."""
+"""File in what --smoke makes: there from the beginning, says what it is made of when it is whole."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -135,11 +135,21 @@ def make_miniature(folder: Path, lists: Path | None = None) -> Path:
     Args:
         folder: that it is made in.
         lists: label lists, and UPC's folds, of the real one; None: made-up ones, of `SMOKE_IMAGES`.
+
+    Raises:
+        BadOption: the folder holds something else.
+        InputMissing, MalformedRow: of the lists.
     """
     home, made_of = folder / "home", json.dumps([SMOKE_B_T4SA, SMOKE_IMAGES, lists and str(lists.resolve())])
     if (folder / MADE).is_file() and (folder / MADE).read_text(encoding="utf-8") == made_of:
         return home
+    if folder.exists() and any(folder.iterdir()) and not (folder / MADE).is_file():
+        raise BadOption(
+            f"--out: {folder.name} in it was not made by --smoke", where=folder, hint="Name another folder."
+        )
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MADE).touch()
     make_release(home, SMOKE_B_T4SA, formats=("parquet",))
     copy = folder / "copy"
     if lists is None:

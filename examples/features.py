@@ -101,22 +101,9 @@ def features(
         BadOption, ModelFileError, PredictionsError: see `blobs`; when the first is asked for.
         T4SAError: what `stream` raises.
     """
-    from examples.models.blobs import blobs
-    from t4sa_data import stream
+    from examples.models.blobs import blobs, pictures_for
 
-    batches = stream(
-        data,
-        config=config,
-        split=split,
-        batch_size=batch_size,
-        size=model.input.stream_px,
-        resize="squash",
-        shuffle=False,
-        tail="ragged",
-        rank=0,
-        world_size=1,
-    )
-    return blobs(model, blob, batches, device)
+    return blobs(model, blob, pictures_for(model, data, config=config, split=split, batch_size=batch_size), device)
 
 
 def write_npz(path: Path, rows: Iterator[tuple[list[str], Any]]) -> tuple[int, int]:

@@ -150,25 +150,13 @@ def of_model(
     options: argparse.Namespace, release: OpenRelease, selection: Selection
 ) -> tuple[folds.Matrix, dict[str, str], list[str]]:
     """Features of an image model, what it is, and whether it had learned from these pictures."""
+    from examples.models.blobs import pictures_for
     from examples.models.folder import load_model, read_json
     from examples.relabelling.pictures import own_pictures
-    from t4sa_data import stream
 
     model, description = load_model(options.model), read_json(options.model)
-    batches = stream(
-        options.data,
-        config=options.config,
-        split=options.split,
-        **choice(options),
-        batch_size=options.batch_size,
-        size=model.input.stream_px,
-        resize="squash",
-        shuffle=False,
-        tail="ragged",
-        rank=0,
-        world_size=1,
-        workers=options.workers,
-    )
+    place = {"config": options.config, "split": options.split, **choice(options)}
+    batches = pictures_for(model, options.data, **place, batch_size=options.batch_size, workers=options.workers)
     about = {
         "features": f"{options.blob} of {options.model.name}, {model.architecture}",
         "sha256": description["files"][description["weights"]],

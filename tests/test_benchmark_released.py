@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import pickle
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 
 from examples import benchmark_table
 from examples.caffe.exporting import export_archive
-from examples.errors import WeightsMismatch
+from examples.errors import ModelFileError, WeightsMismatch
 from examples.evaluation.predicting import predict
 from examples.models import build, default_input
 from examples.models.folder import JSON_NAME, Model, load_model, save_model
@@ -191,6 +193,20 @@ def test_table_2_fine_tunes_them(data: Path, site: OfficialSite, tmp_path: Path)
     assert (row["system"], int(row["n"])) == ("Hybrid-T4SA FT-A", len(open_pictures(data).rows(5)))
     assert row["how"].startswith("all weights fine-tuned on 4 folds; mean of folds ")
     assert len(list((tmp_path / "work" / "predictions").iterdir())) == 5
+
+
+def test_an_archive_that_does_not_name_its_classes_says_what_to_do(
+    data: Path, archives: dict[str, bytes], tmp_path: Path
+) -> None:
+    name = "vgg19_finetuned_all.tar.gz"
+    (tmp_path / "raw").mkdir()
+    with tarfile.open(fileobj=io.BytesIO(archives[name])) as old, tarfile.open(tmp_path / "raw" / name, "w:gz") as new:
+        for member in old.getmembers():
+            if member.name not in ("labels.txt", "info.json"):
+                new.addfile(member, old.extractfile(member))
+    with pytest.raises(ModelFileError, match=r"no labels.*examples/convert\.py .*--init \"VGG-T4SA FT-A=MODEL\""):
+        run(data, tmp_path, "--pretrained", "released", "--rows", "VGG-T4SA FT-A")
+    assert not (tmp_path / "models").exists()
 
 
 def test_what_is_brought_is_not_fetched(data: Path, site: OfficialSite, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from examples.systems.protocol import FOLDS, fold_rows
 from examples.systems.rendering import COLUMNS
 from t4sa_data import catalog
 from t4sa_data.catalog import TABLES
-from t4sa_data.errors import BadOption, InputMissing
+from t4sa_data.errors import BadOption, InputMissing, MalformedRow
 from t4sa_data.testing import draw_twitter_testing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "tables.md"
@@ -213,13 +213,14 @@ def test_smoke_of_a_row_of_each_kind(tmp_path: Path) -> None:
 
 def test_ten_crops_are_another_number_with_its_own_file(miniature: Path, tmp_path: Path) -> None:
     from examples.systems import finetune
-    from examples.systems.protocol import Options, kept_prediction
+    from examples.systems.protocol import Crops, Options, kept_prediction
 
     data = open_pictures(miniature)
     train, test = np.arange(40), np.arange(40, 50)
     made = []
-    for crops in ("one", "ten", "ten"):
-        options = Options(smoke=True, work=tmp_path, system="AlexNet", crops=crops)  # type: ignore[arg-type]
+    asked: tuple[Crops, ...] = ("one", "ten", "ten")
+    for crops in asked:
+        options = Options(smoke=True, work=tmp_path, system="AlexNet", crops=crops)
         made.append(kept_prediction(finetune.fit_predict, data, train, test, options))
     assert len(list((tmp_path / "predictions").iterdir())) == 2
     assert not np.array_equal(made[0], made[1])
@@ -274,6 +275,18 @@ def test_the_real_lists_and_folds(tmp_path: Path) -> None:
         assert any(data.folds[5][row] == 2 for row, key in enumerate(data.keys) if key.startswith(f"{tweet}-"))
 
 
-def test_lists_that_are_not_there(tmp_path: Path) -> None:
+def test_lists_that_are_not_there_or_no_lists(tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="no such label list"):
         draw_twitter_testing(tmp_path / "copy", tmp_path)
+    for word in ("five", "four", "three"):
+        (tmp_path / f"twitter_{word}_agrees.txt").write_text("1_428000000000000000_Ba.jpg 1\n1_42.jpg 1\n")
+    with pytest.raises(MalformedRow, match=r"not a picture and its label.*twitter_three_agrees\.txt:2"):
+        draw_twitter_testing(tmp_path / "copy", tmp_path)
+
+
+def test_a_folder_that_smoke_did_not_make_stays(tmp_path: Path) -> None:
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "mine.txt").write_text("a training run")
+    with pytest.raises(BadOption, match="was not made by --smoke"):
+        benchmark_table.main(["--table", "2", "--smoke", "--out", str(tmp_path)])
+    assert (tmp_path / "smoke" / "mine.txt").read_text() == "a training run"

@@ -15,6 +15,7 @@ from examples.caffe.exporting import export_archive
 from examples.errors import ModelFileError, PredictionsError
 from examples.models import build, default_input
 from examples.models.folder import Model, load_model, save_model
+from examples.models.graph import Net
 from examples.systems import finetune
 from examples.systems.data import open_pictures
 from examples.systems.protocol import Options
@@ -65,14 +66,14 @@ def test_features_are_those_of_the_network_picture_by_picture(
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         keys, scores = file["keys"].tolist(), file["scores"]
     model, rows = load_model(detector), load_dataset(str(data), "twitter-testing", split="test")
+    assert isinstance(model.network, Net)
     assert keys == list(rows["key"])
     for row in (0, 8, len(keys) - 1):
-        picture = (
-            rows[row]["image"].convert("RGB").resize((64, 64))
-        )  # its own way to the square: nearly the same pixels
+        # Pillow's way to the square: nearly the same pixels.
+        picture = rows[row]["image"].convert("RGB").resize((64, 64))
         x_BCHW = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            ours = model.network.features(model.prepare()(x_BCHW), blob or "prob")  # type: ignore[operator]
+            ours = model.network.features(model.prepare()(x_BCHW), blob or "prob")
         assert scores[row].shape == (ours.numel(),)
         assert np.corrcoef(scores[row], ours.flatten().numpy())[0, 1] > 0.98
     if blob is None:

@@ -17,6 +17,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 from examples import label_noise
 from examples.errors import ModelFileError, PredictionsError
+from examples.models.graph import Net
 from examples.relabelling import folds
 from examples.relabelling.noise import _whole, find_noise
 from t4sa_data import release
@@ -148,8 +149,9 @@ def test_features_of_a_network(planted: tuple[Path, dict[str, str]], tmp_path: P
     batches = stream(folder, batch_size=5, size=loaded.input.stream_px, shuffle=False, tail="ragged", workers=1)
     made = folds.model_features(loaded, "pool3", batches, "cpu")
     first = next(iter(batches))["image"][:1]
+    assert isinstance(loaded.network, Net)
     with torch.inference_mode():
-        one = loaded.network.features(loaded.prepare()(first), "pool3")  # type: ignore[operator]
+        one = loaded.network.features(loaded.prepare()(first), "pool3")
     assert made.shape == (235, one.numel()) and np.abs(made[0] - one.flatten().numpy()).max() < 1e-5
     with pytest.raises(ModelFileError, match="no such blob: expected data, conv1"):
         label_noise.main([*typed, "--blob", "fc9"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,20 @@ import torch
 from examples.errors import PredictionsError
 from examples.models.folder import Model
 from examples.models.graph import Net
+from t4sa_data import stream
 from t4sa_data.errors import BadOption
+
+
+def pictures_for(model: Model, data: str | Path, **more: Any) -> Iterable[Mapping[str, Any]]:
+    """Batches of pictures as a model is fed them, in release order, each once, all to this process.
+
+    Args:
+        model: its `input` says the size.
+        data: a release, as for `stream`.
+        more: of `stream`: `config`, `split`, `batch_size`, `where`, `labels`, `workers`.
+    """
+    fixed: dict[str, Any] = {"shuffle": False, "tail": "ragged", "rank": 0, "world_size": 1}
+    return stream(data, size=model.input.stream_px, resize="squash", **fixed, **more)
 
 
 def blobs(
@@ -23,7 +37,7 @@ def blobs(
     Args:
         model: fed as its `input` says.
         blob: name of the blob; None: the last, probabilities where the network ends in a softmax.
-        batches: of `t4sa_data.stream`, of the size `model.input.stream_px`, squashed.
+        batches: of `pictures_for`.
         device: to work on.
 
     Yields:

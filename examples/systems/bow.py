@@ -49,7 +49,7 @@ def descriptors(picture: Image.Image) -> npt.NDArray[np.uint8]:
 def root_sift(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Square root of descriptors that sum to 1, shape (N, 128), float32."""
     values = raw.astype(np.float32)
-    return np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))
+    return np.asarray(np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1)))
 
 
 class Descriptors:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
+from examples.errors import ModelFileError
 from examples.models.folder import JSON_NAME, Model, read_json, save_model
 from t4sa_data import catalog
 from t4sa_data.catalog import Package
@@ -70,7 +71,12 @@ def bring(
     for (system, package), one in zip(wanted.items(), done, strict=True):
         made[system] = folder / package.name
         if not _is_of(made[system], one):
-            model = convert(one.path, package)
+            try:
+                model = convert(one.path, package)
+            except ModelFileError as error:  # its options are convert.py's: labels, mean
+                by_hand = f'examples/convert.py {one.path} --out MODEL, then --init "{system}=MODEL"'
+                error.hint = f"{error.hint or ''} By hand: {by_hand}.".strip()
+                raise
             model.source = {**model.source, "system": system, DIGEST: one.sha256}
             save_model(made[system], model)
             tell(f"{one.path.name}: converted to {made[system]}")

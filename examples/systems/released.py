@@ -10,7 +10,6 @@ of guessing.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -51,8 +50,11 @@ def predictions(data: str | Path, config: str, options: Options) -> pa.Table:
 
 def answers_three_ways(folder: Path) -> bool:
     """Whether a model folder's network has T4SA's three classes."""
-    path = folder / MODEL_JSON
-    return path.is_file() and sorted(json.loads(path.read_text(encoding="utf-8"))["classes"]) == sorted(CLASSES)
+    if not (folder / MODEL_JSON).is_file():
+        return False
+    from examples.models.folder import read_json
+
+    return sorted(read_json(folder)["classes"]) == sorted(CLASSES)
 
 
 def _untrained(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from t4sa_data.errors import InputMissing
+from t4sa_data.errors import InputMissing, MalformedRow
 from t4sa_data.miniature import draw
 
 AGREEMENTS = {"five": 5, "four": 4, "three": 3}
@@ -112,6 +112,7 @@ def draw_twitter_testing(folder: Path | str, lists: Path | str, *, seed: int = 0
 
     Raises:
         InputMissing: a label list is not there.
+        MalformedRow: a line of one is no picture with 0 or 1.
     """
     folder, lists = Path(folder), Path(lists)
     pictures, truth = folder / "Agg_AMT_Candidates", folder / "ground_truth"
@@ -127,8 +128,15 @@ def draw_twitter_testing(folder: Path | str, lists: Path | str, *, seed: int = 0
                 shutil.copytree(place / f"{word}_agrees", truth / f"{word}_agrees", dirs_exist_ok=True)
                 break
     rng, drawn = random.Random(seed), dict[str, bytes]()
-    for line in (lists / "twitter_three_agrees.txt").read_text(encoding="utf-8").splitlines():
-        name, label = line.split()
+    everything = lists / "twitter_three_agrees.txt"
+    for number, line in enumerate(everything.read_text(encoding="utf-8").splitlines(), start=1):
+        name, _, label = line.strip().rpartition(" ")
+        if label not in ("0", "1") or name.count("_") < 2:
+            raise MalformedRow(
+                "not a picture and its label",
+                expected="<user>_<tweet>_<media key>.jpg 0|1",
+                where=f"{everything}:{number}",
+            )
         media = name.split("_", 2)[2]
         if media not in drawn:
             drawn[media] = draw(2 * int(label), rng)
